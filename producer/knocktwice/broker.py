@@ -190,7 +190,7 @@ class KombuBroker:
         return refused
 
     def _hurry(self, messages: Sequence[Outgoing]) -> None:
-        """Have the next sweep of a worker publish messages that RabbitMQ has not confirmed, before their grace is over."""
+        """Have the next sweep of a worker publish messages that RabbitMQ has not confirmed, before their grace ends."""
         with (
             suppress(BrokerUnavailable),
             self._turn() as connection,

@@ -105,7 +105,7 @@ class Draft:
 
 @all_at_once
 def notifications(recipients: Sequence[Recipient | str], shared: wire.Shared) -> Draft:
-    """Draft and check a ``send_push`` batch, as far as an application can without the workers' templates and settings."""
+    """Draft and check a ``send_push`` batch, as far as that is possible without the workers' templates and settings."""
     draft = batch(wire.batch(recipients, shared))
     if draft.parsed is not None:
         _require_closed(draft.parsed)

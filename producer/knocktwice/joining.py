@@ -1,8 +1,8 @@
 """Joins concurrent calls: while one thread's messages are under way, other threads' messages gather, and go together.
 
-A round trip costs the application, the network and the broker nearly the same with one message as with a hundred. No call
-waits for company: the first goes at once, and the next one takes along whatever has gathered meanwhile. There is no
-thread of our own; the callers' threads send for each other.
+A round trip costs the application, the network and the broker nearly the same with one message as with a hundred. No
+call waits for company: the first goes at once, and the next one takes along whatever has gathered meanwhile. There is
+no thread of our own; the callers' threads send for each other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An outbox: messages are rows in the application's own database, committed with its own transaction, and published later.
+"""An outbox: messages are rows in the application's database, committed with its transaction, and published later.
 
 from knocktwice.outbox import OutboxClient
 
@@ -7,11 +7,11 @@ with Session(engine) as session, session.begin():
     OutboxClient(session).notify(user="u-17", push=Push("Thank you", "Your order is in."), key="order-4711")
 
 If the transaction is rolled back, nobody is notified; if it is committed, everybody is, whatever happens to the broker.
-A :class:`Relay` (``knocktwice outbox relay``) publishes the rows in their order, each at least once. Ids are made when the
-row is written, so a row that is published twice notifies nobody twice.
+A :class:`Relay` (``knocktwice outbox relay``) publishes the rows in their order, each at least once. Ids are made when
+the row is written, so a row that is published twice notifies nobody twice.
 
-The database is PostgreSQL, through SQLAlchemy, Django, psycopg2 or psycopg: whatever takes ``%s`` for a value. Nothing of
-these is imported here.
+The database is PostgreSQL, through SQLAlchemy, Django, psycopg2 or psycopg: whatever takes ``%s`` for a value. Nothing
+of these is imported here.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Relay:
     Args:
         connect: opens a DB-API connection to the application's database: ``lambda: psycopg2.connect(url)``, or
             SQLAlchemy's ``engine.raw_connection``.
-        broker_url, state_url, timeout, durability, replicas: as of :class:`~knocktwice.Client`. A row is deleted when its
-            message is accepted at this level.
+        broker_url, state_url, timeout, durability, replicas: as of :class:`~knocktwice.Client`. A row is deleted when
+            its message is accepted at this level.
 
     Raises:
         KnocktwiceError: as of :class:`~knocktwice.Client`.

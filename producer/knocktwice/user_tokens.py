@@ -25,13 +25,13 @@ def user_token(
 ) -> str:
     """Return a token for the person who is logged in, to be given to their app or page.
 
-    Whoever holds it may register devices, report whether notifications are on, set the tags that the operator allows and
-    bind a number, all of this person and of nobody else. It needs no server and no other library.
+    Whoever holds it may register devices, report whether notifications are on, set the tags that the operator allows
+    and bind a number, all of this person and of nobody else. It needs no server and no other library.
 
     Args:
         user: your own id of the person.
-        secret: the gateway's ``KNOCKTWICE_USER_TOKEN_SECRET``; left out, the environment's, or its ``KNOCKTWICE_SECRET``.
-            Of several, separated by commas, the first signs.
+        secret: the gateway's ``KNOCKTWICE_USER_TOKEN_SECRET``; left out, the environment's, or its
+            ``KNOCKTWICE_SECRET``. Of several, separated by commas, the first signs.
         lifetime: how long it works: 1 second to 30 days. It cannot be called back, so let it be short.
         scopes: what it allows: ``devices``, ``tags``, ``phone``.
 

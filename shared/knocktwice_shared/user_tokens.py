@@ -1,8 +1,8 @@
 """User tokens: what an app or a page shows to the gateway, to speak for the one person who is logged in there.
 
-A token is a JSON Web Token signed with HMAC-SHA-256 (RFC 7519, RFC 7515), so a backend in any language can make one with the
-library that it has. The gateway keeps no list of them. The claims are ``aud`` (:data:`AUDIENCE`), ``sub`` (the person),
-``iat``, ``exp`` and ``scope`` (words of :class:`UserScope`, separated by blanks); all five must be there.
+A token is a JSON Web Token signed with HMAC-SHA-256 (RFC 7519, RFC 7515), so a backend in any language can make one
+with the library that it has. The gateway keeps no list of them. The claims are ``aud`` (:data:`AUDIENCE`), ``sub`` (the
+person), ``iat``, ``exp`` and ``scope`` (words of :class:`UserScope`, separated by blanks); all five must be there.
 """
 
 from __future__ import annotations

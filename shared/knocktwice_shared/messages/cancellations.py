@@ -19,8 +19,8 @@ class Cancellation:
     """Notifications to stop, by id, by idempotency key, or all of a blast by the blast's key.
 
     Attributes:
-        project: whose these are; those of others are left alone. ``None``: the ids are anybody's, and the keys are those
-            that were used without a project.
+        project: whose these are; those of others are left alone. ``None``: the ids are anybody's, and the keys are
+            those that were used without a project.
     """
 
     ids: tuple[UUID, ...] = ()

@@ -1,4 +1,4 @@
-"""The placeholders of a message, as far as they can be judged without Liquid: which values each recipient must bring."""
+"""The placeholders of a message, judged without Liquid: which values each recipient must bring."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ class Push:
         priority: left out, ``high``.
         icon: name of a drawable in the app, on Android.
         color: the icon's, like ``#00aa55``, on Android.
-        android, apns, webpush: fields of FCM's ``AndroidConfig``, ``ApnsConfig`` and ``WebpushConfig`` as they are; they
-            win over the ones above.
+        android, apns, webpush: fields of FCM's ``AndroidConfig``, ``ApnsConfig`` and ``WebpushConfig`` as they are;
+            they win over the ones above.
     """
 
     title: Text

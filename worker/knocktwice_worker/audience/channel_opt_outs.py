@@ -72,7 +72,7 @@ RETURNING number, changed
 
 
 def remove(conn: Connection, numbers: Collection[str], channel: str, source: str) -> list[str]:
-    """Text numbers again over a channel, unless they have opted out of all texts; return those that had opted out of it."""
+    """Let numbers be texted again over a channel, unless they opted out of all; return those that had opted out."""
     if not numbers:
         return []
     said = conn.execute(_REMOVE, {"number": sorted(set(numbers)), "channel": channel, "source": source})

@@ -47,8 +47,8 @@ WHERE false
 def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     """Apply changes, each only if nothing newer is known about its device, number, tag or consent.
 
-    Every batch takes the kinds of changes in this order, and each kind by registration or user: so two batches about the
-    same devices wait for each other instead of deadlocking.
+    Every batch takes the kinds of changes in this order, and each kind by registration or user: so two batches about
+    the same devices wait for each other instead of deadlocking.
     """
     people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered | OptOutSet | UserErased)})
     if people:

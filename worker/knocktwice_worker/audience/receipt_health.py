@@ -1,8 +1,8 @@
 """Receipt health: finds the kinds of devices (platform and version of the app) that never confirm their pushes.
 
 An app that was built without receipts, or a browser that cannot send any, never confirms a push. With ``not_delivered``
-every person with such a device would get an SMS. So the share of confirmed pushes is counted by the hour, set-based, the
-current hour again and again. When a step is decided, the kinds of devices that never report deliveries are known
+every person with such a device would get an SMS. So the share of confirmed pushes is counted by the hour, set-based,
+the current hour again and again. When a step is decided, the kinds of devices that never report deliveries are known
 (``KNOCKTWICE_UNCONFIRMED_POLICY``).
 """
 
@@ -204,7 +204,7 @@ def roll_up(engine: Engine) -> int:
 
 
 def count_current(engine: Engine) -> None:
-    """Count the current hour as far as its pushes have had some minutes, so that a new release is known the same morning."""
+    """Count the current hour's pushes that are some minutes old, so that a new release is known the same morning."""
     with engine.begin() as conn:
         until: datetime = conn.execute(_NOW).scalar_one() - _SETTLE_NOW
         conn.execute(_ROLL_UP, _bounds(_full_hour(until), until))

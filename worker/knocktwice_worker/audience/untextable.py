@@ -1,8 +1,8 @@
 """Numbers that texts do not reach: landlines, numbers out of service, phones that block us.
 
 Providers tell it when they refuse a message, or in a report about it. Such a number is passed over for some days
-(``KNOCKTWICE_UNTEXTABLE_DAYS``), then tried once more. A message that arrives, or the number bound anew, takes it off the
-list.
+(``KNOCKTWICE_UNTEXTABLE_DAYS``), then tried once more. A message that arrives, or the number bound anew, takes it off
+the list.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Brake:
         since: when it tripped.
         ended_at: since when it holds nothing new; ``None``: it does.
         grace_until: until when nothing that it covered is held again.
-        pushes, share, usual: by how many pushes (or messages) it tripped, what share was bad, and what is usual, 0 to 1.
+        pushes, share, usual: by how many pushes (or messages) it tripped, the share that was bad, and the usual one.
         why: the same in words.
         passed: SMS that went meanwhile, because the settings only watch their kind.
         held: SMS that it holds now.

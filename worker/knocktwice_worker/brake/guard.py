@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: So many messages of a range are looked at one by one, every few seconds; how close their numbers are is seen in fewer.
+#: So many messages of a range are looked at one by one, every few seconds; fewer show how close their numbers are.
 _GLANCE = 1_000
 
 

@@ -107,7 +107,8 @@ class Finding:
     Attributes:
         sign: what gives it away.
         messages: how many it rests on.
-        share: the share of them that nobody answered, or that did not arrive; with crowding, of new numbers, side by side.
+        share: the share of them that nobody answered, or that did not arrive; with crowding, the share of new
+            numbers that lie side by side.
         usual: what would be usual.
     """
 

@@ -1,4 +1,4 @@
-"""Counts single messages by the first digits of their numbers: when they went, and two minutes later what became of them.
+"""Counts single messages by the first digits of their numbers: when they go, and two minutes later by their outcome.
 
 Blasts and marketing are left out: nobody outside can make them go to numbers of their choice.
 """

@@ -38,8 +38,8 @@ class StatusReport:
         error_text: the provider's code if ``error`` cannot express it: a word, or a number that rows use for something
             else.
         untextable: why the number cannot be texted, if the code says so.
-        operators: what the operator must mend, if the code says so; it says nothing of the recipient. The message went to
-            nobody, so it may be sent again.
+        operators: what the operator must mend, if the code says so; it says nothing of the recipient. The message went
+            to nobody, so it may be sent again.
     """
 
     provider: str

@@ -267,8 +267,8 @@ def pushwoosh(
     """Take people, devices, hwids, numbers and tags from Pushwoosh's CSV export of a segment.
 
     What a row says counts from when its device was opened last, or else from the time of the file: what the application
-    has said since then stays, and the same file again changes nothing. Every row is accounted for; the exit code is 1 if
-    some were refused.
+    has said since then stays, and the same file again changes nothing. Every row is accounted for; the exit code is 1
+    if some were refused.
 
     Example: knocktwice import pushwoosh everybody.csv --dry-run --json
     """

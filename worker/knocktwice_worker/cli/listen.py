@@ -1,7 +1,7 @@
 """``knocktwice listen``: webhooks as they arrive, shown and handed on to a server under development.
 
-It is an endpoint like any other, on this machine, for as long as it runs: events come in order, signed, and again until the
-server behind it takes them.
+It is an endpoint like any other, on this machine, for as long as it runs: events come in order, signed, and again until
+the server behind it takes them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """OneSignal's CSV export of users: what each row says of a person here.
 
-The columns are those of https://documentation.onesignal.com/reference/csv-export: a row is a subscription, with the tags
-of its person. What a row says counts from the time at which its person was last active, so whatever the application has
-said since then stays, and a file that is read twice changes nothing the second time.
+The columns are those of https://documentation.onesignal.com/reference/csv-export: a row is a subscription, with the
+tags of its person. What a row says counts from the time at which its person was last active, so whatever the
+application has said since then stays, and a file that is read twice changes nothing the second time.
 """
 
 from __future__ import annotations

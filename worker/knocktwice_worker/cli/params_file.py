@@ -1,7 +1,7 @@
 """``--params people.csv``: values of one person each, for the texts of a blast. All problems are named at once.
 
-The first line names the columns: ``user`` or ``phone`` says who it is, and each other column is a parameter. A file is read
-once, row by row, and nothing of it is kept in memory but one row and the first problems.
+The first line names the columns: ``user`` or ``phone`` says who it is, and each other column is a parameter. A file is
+read once, row by row, and nothing of it is kept in memory but one row and the first problems.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Pushwoosh's CSV export of a segment (``/exportSegment``): what each row says of a person here.
 
-A row is a device or a number, by its hwid, with its push token, its user and the tags; which columns there are depends on what
-was asked for. So columns are known by their names, however they are written, and each other column is a tag. A row counts from
-the device's last open, or else from the time of the file: the same file again changes nothing.
+A row is a device or a number, by its hwid, with its push token, its user and the tags; which columns there are depends
+on what was asked for. So columns are known by their names, however they are written, and each other column is a tag. A
+row counts from the device's last open, or else from the time of the file: the same file again changes nothing.
 """
 
 from __future__ import annotations

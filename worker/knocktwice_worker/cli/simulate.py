@@ -37,13 +37,13 @@ def simulate(
 ) -> None:
     """Let an invented day happen under several sets of rules, and compare them.
 
-    The file says who there is (phones, habits, time zones), what is sent, what fails, and which rules are compared: delays,
-    conditions, plans over SMS and WhatsApp, limits, paces, quiet hours. The real pipeline decides, on the real store; only the clock, the providers and the
-    people are invented. Each set of rules meets the same people, the same notifications and the same luck, so what
-    differs is the rules.
+    The file says who there is (phones, habits, time zones), what is sent, what fails, and which rules are compared:
+    delays, conditions, plans over SMS and WhatsApp, limits, paces, quiet hours. The real pipeline decides, on the real
+    store; only the clock, the providers and the people are invented. Each set of rules meets the same people, the same
+    notifications and the same luck, so what differs is the rules.
 
-    It starts servers of its own in a temporary folder and touches no others. Rules that a set does not name are those of
-    this environment (KNOCKTWICE_…). A day of 100,000 notifications takes some minutes for each set.
+    It starts servers of its own in a temporary folder and touches no others. Rules that a set does not name are those
+    of this environment (KNOCKTWICE_…). A day of 100,000 notifications takes some minutes for each set.
 
     A file to begin with is printed by --example.
 

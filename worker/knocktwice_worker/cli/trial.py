@@ -22,7 +22,8 @@ def trial(
     """Show how many SMS stricter rules would have stopped that went, by rule.
 
     KNOCKTWICE_TRIAL='{"sms_per_day": 5}' tries a rule beside the one in force; knocktwice set trial … does it without a
-    restart. In the projects file a project can try its own limits. What the brake and the pumping guard only watch is counted, too. Changes nothing.
+    restart. In the projects file a project can try its own limits. What the brake and the pumping guard only watch is
+    counted, too. Changes nothing.
 
     Example: knocktwice trial --since 7d
     """

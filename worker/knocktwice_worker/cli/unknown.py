@@ -84,7 +84,8 @@ def send(
 ) -> None:
     """Send messages of unknown outcome again, after a look at the provider's list if it has one.
 
-    Without a list a person may get a second message. Messages whose plan went on, and those of erased people, are left alone. Receipts, opt-outs and limits hold as always.
+    Without a list a person may get a second message. Messages whose plan went on, and those of erased people, are left
+    alone. Receipts, opt-outs and limits hold as always.
 
     Example: knocktwice unknown send --since 6h --reason "outage of 3 May, the provider says nothing went out"
     """

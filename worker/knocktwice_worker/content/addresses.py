@@ -26,8 +26,9 @@ def part(value: str, before: str, *, whole: bool) -> str:
     Args:
         value: the value of a placeholder.
         before: the filled-in text in front of it.
-        whole: the text is an address: a value at its beginning is taken as it is, any other is one part, with all of its
-            characters escaped. Otherwise only a value within an address is escaped, as far as the address would end there.
+        whole: the text is an address: a value at its beginning is taken as it is, any other is one part, with all of
+            its characters escaped. Otherwise only a value within an address is escaped, as far as the address would end
+            there.
     """
     if whole:
         if not before:

@@ -1,8 +1,8 @@
 """The person in a text: ``{{ user.tags.city }}``, ``{{ user.id }}``, ``{{ user.locale }}`` and ``{{ user.timezone }}``.
 
-What is known of a person is looked up once, when a batch is accepted, and kept with the notification's own values: a push
-that is made again and the SMS of the next day say the same. Only the fields that the texts use are kept. An erasure
-removes them with all values of the person's notifications.
+What is known of a person is looked up once, when a batch is accepted, and kept with the notification's own values: a
+push that is made again and the SMS of the next day say the same. Only the fields that the texts use are kept. An
+erasure removes them with all values of the person's notifications.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ class PushForm:
         """Return the push for a person.
 
         Raises:
-            InvalidMessage: a parameter is missing, a template is broken, an address is none when it is filled in, there is
-                nothing to show, or it is too big; the field is named.
+            InvalidMessage: a parameter is missing, a template is broken, an address is none when it is filled in, there
+                is nothing to show, or it is too big; the field is named.
         """
         title = rendering.fill_in(f"{_PATH}.title", self._title, params)
         body = rendering.fill_in(f"{_PATH}.body", self._body, params)

@@ -157,7 +157,8 @@ def _canonical(batch: Batch) -> dict[str, str]:
 def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
     """Look up templates, and choose each recipient's language.
 
-    Costs two queries, or none where no batch has a template or texts by language, and one more where texts use a person.
+    Costs two queries, or none where no batch has a template or texts by language, and one more where texts use a
+    person.
     """
     names = sorted({batch.template for batch in batches if batch.template is not None})
     found: dict[str, template_store.Stored | InvalidDefinition] = {}

@@ -302,7 +302,7 @@ class Definition(_Part):
         return self.fallback if isinstance(self.fallback, list) else []
 
     def _says_content(self, locale: str) -> bool:
-        """Whether an SMS in a language says what the content says: a text of its own, or else one that a step asks for."""
+        """Whether an SMS in a language says what the content says: a text of its own, or one that a step asks for."""
         if self.fallback == "never":
             return False
         return self.contents[locale].sms is not None or any(

@@ -34,11 +34,11 @@ def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False, p
         pool_size: the most connections; a thread that needs another one waits.
         idle: how long a transaction may be idle. A worker that is suspended for longer loses its locks and its
             uncommitted changes.
-        pooled: whether there is a pooler in between that lends a server's session for one transaction, as PgBouncer does.
-            What is set for a session would then reach somebody else's next transaction, so it is set in each
+        pooled: whether there is a pooler in between that lends a server's session for one transaction, as PgBouncer
+            does. What is set for a session would then reach somebody else's next transaction, so it is set in each
             transaction, which costs a round trip.
-        ping: whether a connection is tried before each use, which costs a round trip; without it, one that the server has
-            ended fails.
+        ping: whether a connection is tried before each use, which costs a round trip; without it, one that the server
+            has ended fails.
     """
     arrays.register()
     engine = sa.create_engine(

@@ -227,8 +227,8 @@ class Valkey(Server):
     """Valkey, keeping every message in an append-only file.
 
     Attributes:
-        fsync: when the file is written through to the disk, as ``appendfsync`` has it. With ``everysec`` a power cut may
-            cost the last second; while the disk is busy, ``kill -9`` may cost the last two.
+        fsync: when the file is written through to the disk, as ``appendfsync`` has it. With ``everysec`` a power cut
+            may cost the last second; while the disk is busy, ``kill -9`` may cost the last two.
     """
 
     name = "valkey"

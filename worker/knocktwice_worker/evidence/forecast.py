@@ -1,7 +1,7 @@
 """The forecast: how many SMS the next hour will bring, from the steps that wait now and from the delay curves.
 
-Nobody knows what will be accepted meanwhile, so only what is accepted by now is counted. A step that waits for an answer
-is due with the share of pushes that stayed unanswered until its time, of those unanswered so far.
+Nobody knows what will be accepted meanwhile, so only what is accepted by now is counted. A step that waits for an
+answer is due with the share of pushes that stayed unanswered until its time, of those unanswered so far.
 """
 
 from __future__ import annotations

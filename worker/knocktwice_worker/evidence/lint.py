@@ -1,4 +1,4 @@
-"""``knocktwice lint``: what can be applied and would still disappoint: costs, delays and hours that do not fit together.
+"""``knocktwice lint``: what can be applied and would still disappoint: costs, delays and hours that do not fit.
 
 Only history can tell some of it (``lint_history.py``); this module reads declarations and settings.
 """

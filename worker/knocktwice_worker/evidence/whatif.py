@@ -1,4 +1,4 @@
-"""``knocktwice whatif``: the steps of the last days once more, through the same :func:`lifecycle.decide`, under other rules.
+"""``knocktwice whatif``: the steps of the last days once more, by :func:`lifecycle.decide`, under other rules.
 
 Under the rules as they were each decision must come out as the ledger has it. Under others a step is looked at when it
 would have been due, with the receipts that were known then. What limits would have said about messages that were not
@@ -226,5 +226,5 @@ def _confirmed(verdict: Verdict, row: Row[Any], policy: str | None) -> Verdict:
 
 
 def _refused(verdict: Verdict, row: Row[Any]) -> str:
-    """A message that was due and refused would be refused again: number, consent, limits and budget are as they were."""
+    """Return the refusal of a message that was due and refused: number, consent, limits and budget are as they were."""
     return str(row.verdict) if verdict in FALL_BACK and row.verdict in set(Refusal) else str(verdict)

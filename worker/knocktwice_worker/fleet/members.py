@@ -1,4 +1,4 @@
-"""The members: processes that announce themselves every few seconds in Redis, and are forgotten when they stop doing so.
+"""The members: processes that announce themselves in Redis every few seconds; those that stop are forgotten.
 
 Times are those of Redis, so a member with a wrong clock is neither forgotten early nor kept for ever.
 """

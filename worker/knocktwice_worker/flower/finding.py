@@ -79,8 +79,8 @@ def parked(given: Mapping[str, str]) -> tuple[dead_letters.Wanted, int]:
     """Return which parked messages are searched for, and the number behind which the page begins.
 
     Args:
-        given: ``task``, ``queue``, ``error``, ``user``, ``since``, ``until`` and ``after`` as they were typed; empty: it does not
-            matter.
+        given: ``task``, ``queue``, ``error``, ``user``, ``since``, ``until`` and ``after`` as they were typed; empty:
+            it does not matter.
 
     Raises:
         InvalidMessage: a time is none, or there is no such queue.
@@ -101,7 +101,7 @@ def _queue(name: str) -> Queue:
 
 
 def _moment(word: str, name: str) -> datetime:
-    """Return a moment that is given as a time, in UTC without an offset as the pages show it, or as how long ago it was."""
+    """Return a moment that is given as a time, in UTC without an offset as on the pages, or as how long ago it was."""
     try:
         at = datetime.fromisoformat(word)
         return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -88,7 +88,10 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
         return [*before, *lists, (self.reverse_url("notifications-switches"), "Switches")]
 
     def given(self, name: str) -> str:
-        """Return what was typed; empty: nothing. The templates escape it, so it is not escaped here, as Flower would."""
+        """Return what was typed; empty: nothing.
+
+        The templates escape it, so it is not escaped here, as Flower would.
+        """
         return str(self.get_argument(name, "", escape=False))
 
     def by(self) -> By:
@@ -241,7 +244,10 @@ class Listed(Page):
 
 
 class Parked(Listed):
-    """The parked messages, which can be searched. A button keeps the search: its form goes to the page's own address."""
+    """The parked messages, which can be searched.
+
+    A button keeps the search: its form goes to the page's own address.
+    """
 
     async def _show(self, name: str, problem: str | None, done: str | None) -> None:  # noqa: ARG002 - it shows one page
         given = {

@@ -1,5 +1,5 @@
-"""Refusing at the door what a worker would refuse later: a template that is not there, a text that cannot be filled in, a
-time or a delay that operators do not allow.
+"""Refusing at the door what a worker would refuse later: a template that is not there, a text that cannot be filled in,
+a time or a delay that operators do not allow.
 
 Templates are looked up once in a few seconds; one that is not known is always looked up anew, because it may have been
 made a second ago. Without PostgreSQL nothing is refused here: sending needs the broker only.

@@ -46,7 +46,8 @@ async def keep(
 
     Args:
         name: the field with the entries.
-        make: makes the message of a request that holds only the entries at these places. It may be called several times.
+        make: makes the message of a request that holds only the entries at these places. It may be called several
+            times.
         ambiguous: returns what is wrong between the entries, so that none of them can be taken.
 
     Raises:

@@ -6,8 +6,8 @@ ended, so at most one later step is open at a time. An unfinished delivery alway
 a worker must look at it again. The dispatcher publishes its task then. This one column serves as the countdown, the
 retry and the recovery after a crash.
 
-``states.py`` lists the states and the allowed changes, ``reasons.py`` the words of the ledger, ``triggers.py`` what answers
-a step, and ``decision.py`` decides. The room is pure: it does no I/O, and it may import only the contract.
+``states.py`` lists the states and the allowed changes, ``reasons.py`` the words of the ledger, ``triggers.py`` what
+answers a step, and ``decision.py`` decides. The room is pure: it does no I/O, and it may import only the contract.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ class Facts:
 
     Attributes:
         when: its trigger; ``None`` for a first step, which waits for nothing.
-        before: state of the step that it follows; for a push ``skipped`` means that no device could show it, and an open
-            state that no device has it yet. ``None``: there is none.
+        before: state of the step that it follows; for a push ``skipped`` means that no device could show it, and an
+            open state that no device has it yet. ``None``: there is none.
         delivered: that step, or a later one, was reported as delivered.
         clicked: the push was clicked, or a link in a message.
         cancelled: the application asked to stop.

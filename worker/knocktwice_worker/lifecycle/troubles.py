@@ -1,4 +1,4 @@
-"""Troubles that keep messages from people: a number that they do not reach, and what makes a brake hold many of them."""
+"""Troubles that keep messages from people: numbers that they do not reach, and what makes a brake hold many of them."""
 
 from __future__ import annotations
 

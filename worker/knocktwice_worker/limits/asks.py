@@ -57,8 +57,8 @@ class Ask:
         category: the category whose budget the parts count for.
         channel: the message's channel; each channel is counted separately.
         step: the message's step; each step of a notification is counted separately.
-        project: the project that sends it; its own limits count besides those of the installation. A test has counters of its
-            own, and no budget.
+        project: the project that sends it; its own limits count besides those of the installation. A test has counters
+            of its own, and no budget.
     """
 
     notification_id: str
@@ -159,7 +159,9 @@ def _figures(ask: Ask, today: int, spent: Spent | None, of: Budget) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class ProjectLimits:
-    """Limits that count besides those of the installation: a project's own, or those that are tried. ``0``: no such limit.
+    """Limits that count besides those of the installation: a project's own, or those that are tried.
+
+    ``0``: no such limit.
 
     Attributes:
         per_day: the most SMS to one number per calendar day.
@@ -214,7 +216,7 @@ class Limits:
         return self if project is None else self.projects[project]
 
     def levels(self, ask: Ask) -> tuple[str | None, ...]:
-        """Return the levels that count a message: the installation, its project if that has own limits, and what is tried."""
+        """Return the levels that count a message: the installation, a project with own limits, and limits on trial."""
         own = (None, ask.level) if ask.level in self.projects else (None,)
         tried = (TRIAL,) if self.trial else ()
         if ask.level is not None and ask.level in self.own_trials:

@@ -1,10 +1,10 @@
 """Limits over cells: a number's texts are counted in one cell, whichever cells send them.
 
-The number's *home* is the cell of its slot. A cell asks the home's Redis with the same script as its own. While the home
-does not answer, the text waits, in every category: nobody else knows what the other cells have sent to the number.
+The number's *home* is the cell of its slot. A cell asks the home's Redis with the same script as its own. While the
+home does not answer, the text waits, in every category: nobody else knows what the other cells have sent to the number.
 
-Two cells with different files would take different cells for a number's home, and each would count alone. So each cell's
-Redis holds the digest of the file in force, and the script counts for nobody with another one
+Two cells with different files would take different cells for a number's home, and each would count alone. So each
+cell's Redis holds the digest of the file in force, and the script counts for nobody with another one
 (``knocktwice cells adopt``).
 """
 

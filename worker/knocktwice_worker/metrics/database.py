@@ -1,4 +1,6 @@
-"""The series that come from PostgreSQL: countdowns, marks of followers, brakes, parked messages, webhooks. And the figures of the day.
+"""The series that come from PostgreSQL: countdowns, marks of followers, brakes, parked messages, webhooks.
+
+And the figures of the day.
 
 Each statement reads the ends of an index, or counts no further than some thousand rows.
 """

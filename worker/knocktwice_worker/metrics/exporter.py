@@ -1,4 +1,4 @@
-"""``knocktwice exporter``: the series on a port of their own, for installations whose gateway Prometheus cannot reach."""
+"""``knocktwice exporter``: the series on a port of their own, for gateways that Prometheus cannot reach."""
 
 from __future__ import annotations
 

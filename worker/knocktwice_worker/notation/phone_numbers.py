@@ -2,8 +2,8 @@
 
 Every door of the worker and the gateway takes numbers through :func:`canonical`, so that one phone has one spelling
 wherever an opt-out or a limit is asked. Some phones have two spellings in E.164, and both are dialled: Mexico's
-``+52 1`` and ``+52``, Argentina's ``+54 9`` and ``+54``, Brazilian mobiles with eight digits and with nine. The spelling
-that the number plan calls a valid mobile number is kept; :func:`spellings` returns the others.
+``+52 1`` and ``+52``, Argentina's ``+54 9`` and ``+54``, Brazilian mobiles with eight digits and with nine. The
+spelling that the number plan calls a valid mobile number is kept; :func:`spellings` returns the others.
 """
 
 from __future__ import annotations
@@ -269,7 +269,8 @@ def _parsed(number: str) -> PhoneNumber | None:
     """Return a number in E.164 as ``phonenumbers.parse`` reads it; ``None``: it is none.
 
     The parser looks for extensions, foreign digits and prefixes for calls abroad, which takes most of the time of a
-    judgement. Nothing of that can stand in digits behind a country code without a trunk prefix, so there it is not asked.
+    judgement. Nothing of that can stand in digits behind a country code without a trunk prefix, so there it is not
+    asked.
     """
     code = _calling_code(number)
     if code and _PLAIN.fullmatch(number) and number[1 + len(code)] != "0" and not _has_trunk_prefix(number):

@@ -201,7 +201,7 @@ class Projects:
 
 
 def _bare(sender: str) -> str:
-    """Return a sender by which two spellings of it are known as one: providers write numbers with and without a plus."""
+    """Return a sender in one spelling: providers write numbers with and without a plus."""
     bare = sender.strip().removeprefix("whatsapp:")
     digits = bare.removeprefix("+")
     return digits if digits.isdecimal() else bare.casefold()

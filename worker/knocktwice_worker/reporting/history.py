@@ -39,7 +39,8 @@ class Wanted:
         since, until: times of asking; the later one is not included.
         before: the last id of the page before.
         limit: entries of a page.
-        provider_status: what a provider reported of one of its messages; ``unknown``: nobody waits for a report any longer.
+        provider_status: what a provider reported of one of its messages; ``unknown``: nobody waits for a report any
+            longer.
     """
 
     user: str | None = None

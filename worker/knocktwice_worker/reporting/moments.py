@@ -1,4 +1,4 @@
-"""The moments of a story: a sentence for each thing that happened to a notification, was decided about it, or is due."""
+"""The moments of a story: a sentence for each thing that happened to a notification, was decided or is due."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def device_ending(registration: str) -> str:
 def _of_message(step: Row[Any], due: datetime | None, *, adopted: bool) -> Iterator[Moment]:
     """Yield what became of a message.
 
-    A claim is no hand-over: after its claim a sender looks once more, and may leave the message. A message that was found
-    in the provider's list had been taken some time before.
+    A claim is no hand-over: after its claim a sender looks once more, and may leave the message. A message that was
+    found in the provider's list had been taken some time before.
     """
     name = _noun(step.channel)
     if step.claimed_at:

@@ -32,7 +32,8 @@ _JOIN_S = 5.0
 
 
 class Announcer:
-    """Three threads: one announces the process and one reads the database's clock every few seconds, one tries credentials.
+    """Three threads: one announces the process and one reads the database's clock every few seconds, one tries
+    credentials.
 
     Each has a thread of its own: a process whose database or provider hangs must not look as if it had gone.
 
@@ -108,7 +109,7 @@ class Announcer:
 
 
 def tried(here: Services) -> dict[str, str]:
-    """Try the credentials of push and of each channel with a sender; return channel → why they don't work, or nothing."""
+    """Try the credentials of push and of each channel with a sender; return channel → why they don't work."""
     asked: dict[str, Callable[[], None]] = {"push": here.push.authorize}
     for name in CHANNELS:
         if here.channels[name].sender is not None:

@@ -1,4 +1,5 @@
-"""The background threads of a worker: roll-ups, webhooks, the brake, pauses that end, counters, and statistics for the planner.
+"""The background threads of a worker: roll-ups, webhooks, the brake, pauses that end, counters, and statistics for the
+planner.
 
 Any number of workers may run them at once, and the system works without any single one. They are separate from the
 dispatcher, so that slow work here cannot delay a countdown.

@@ -48,7 +48,8 @@ class Use:
         """Return the highest of :data:`SHARES` that is reached; ``None``: none, or there is no limit.
 
         Args:
-            refused: a message was just refused for some limit. If this one has no room for a long message, it was this one.
+            refused: a message was just refused for some limit. If this one has no room for a long message, it was this
+                one.
         """
         open_ = self.limit - self.reserve
         if not self.limit:

@@ -49,7 +49,7 @@ class Consumer(CeleryConsumer):
     """Celery's consumer with a dead-letter table."""
 
     class Blueprint(CeleryConsumer.Blueprint):
-        """Celery's steps without the one that makes 28 queues in RabbitMQ for tasks with a countdown: ours have none."""
+        """Celery's steps without the one that makes 28 queues in RabbitMQ for countdowns: our tasks have none."""
 
         default_steps = [  # noqa: RUF012 - as Celery has it
             step for step in CeleryConsumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")

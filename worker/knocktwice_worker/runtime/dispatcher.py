@@ -58,9 +58,10 @@ _SMS_TASKS = {
 class Horizon:
     """How far back a dispatcher looks for due rows: a minute, and four times a minute as far as there are any.
 
-    A look that goes back without a bound passes everything that PostgreSQL could not remove from the index yet, which is
-    everything since the oldest snapshot that any session keeps. A row that is older than a minute and not claimed is rare:
-    another session had it locked. After a look that found much, or old rows, or failed, the next one has no bound.
+    A look that goes back without a bound passes everything that PostgreSQL could not remove from the index yet, which
+    is everything since the oldest snapshot that any session keeps. A row that is older than a minute and not claimed is
+    rare: another session had it locked. After a look that found much, or old rows, or failed, the next one has no
+    bound.
 
     Args:
         clock: the time in seconds.

@@ -1,7 +1,7 @@
 """Reports of unexpected errors to Sentry, if its DSN is set: what kind, where in the code, in which task.
 
-Nothing of a person leaves: messages of exceptions quote rows and requests, and frames hold numbers and texts. So a report
-is made of what is known to be harmless, instead of striking out what is known to be harmful.
+Nothing of a person leaves: messages of exceptions quote rows and requests, and frames hold numbers and texts. So a
+report is made of what is known to be harmless, instead of striking out what is known to be harmful.
 """
 
 from __future__ import annotations

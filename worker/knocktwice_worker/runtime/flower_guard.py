@@ -1,9 +1,9 @@
 """Keeps Flower closed and discreet, whoever starts it: no open address without a login, and no personal data.
 
-Producers' messages contain phone numbers and texts. What Flower keeps of a task passes through here first: ids and counts
-stay, anything else becomes ``(hidden)``, in the pages, the API and the search alike. (Flower's own ``format_task`` would
-leave the API and the search as they are.) Every ``FLOWER_*`` variable, option and configuration file of an operator works
-as usual.
+Producers' messages contain phone numbers and texts. What Flower keeps of a task passes through here first: ids and
+counts stay, anything else becomes ``(hidden)``, in the pages, the API and the search alike. (Flower's own
+``format_task`` would leave the API and the search as they are.) Every ``FLOWER_*`` variable, option and configuration
+file of an operator works as usual.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TOLD = ("args", "kwargs", "result", "exception", "traceback")
 
 
 def visible(value: object) -> str | None:
-    """Return what may be shown of a task's arguments or result: our own summaries of ids and counts, else a placeholder."""
+    """Return what may be shown of a task's arguments or result: our own summary of ids and counts, or a placeholder."""
     if value is None or value == "":
         return None
     return value if isinstance(value, str) and _SHOWN.fullmatch(value) else HIDDEN

@@ -57,7 +57,8 @@ class GatheredTask(DiscreetTask):
 
     Attributes:
         together: processes many messages, given as ``(id, message)``; a repeat is safe, also of a part of them.
-        begin_again: notes that work begins on messages that came again, and returns the ids of those that may go together.
+        begin_again: notes that work begins on messages that came again, and returns the ids of those that may go
+            together.
         weight: returns the size of a message, in notifications or receipts; never raises, whatever the message is.
         patient: a single message waits a moment for others, even while a thread is free.
     """

@@ -1,7 +1,7 @@
 """The end of a worker: it finishes its tasks, but only for so long.
 
-After SIGTERM Celery waits for running tasks without a limit, and a task may wait for a server that hangs. A worker may end at
-any line without a loss, so it ends itself before whoever sent the signal would have to kill it.
+After SIGTERM Celery waits for running tasks without a limit, and a task may wait for a server that hangs. A worker may
+end at any line without a loss, so it ends itself before whoever sent the signal would have to kill it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Traces of ended notifications to OpenTelemetry, if a share of them is asked for. No step of a notification waits for it.
+"""Traces of ended notifications to OpenTelemetry, if a share of them is asked for.
+
+No step of a notification waits for it.
 
 Where they go is said by OpenTelemetry's own variables: ``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_EXPORTER_OTLP_HEADERS``.
 """

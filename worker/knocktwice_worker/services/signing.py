@@ -1,4 +1,4 @@
-"""The keys by which tokens, links and webhooks are signed, each from its own setting or from the installation's secret."""
+"""The keys that sign tokens, links and webhooks, each from its own setting or from the installation's secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulation's clock: PostgreSQL's ``knocktwice_now()`` returns its time, and it moves only when the simulation says so."""
+"""The simulation's clock: PostgreSQL's ``knocktwice_now()`` returns its time, and only the simulation moves it."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ class Outcome:
         parts: what the SMS are paid by.
         cost: what both cost; ``None``: the file has no price for one of them.
         brakes: how often the brake or the pumping guard came on.
-        waited, most_waiting, longest_wait_s: messages that waited for their hand-over, for the pace for example; how many did at
-            once; and the longest such wait.
+        waited, most_waiting, longest_wait_s: messages that waited for their hand-over, for the pace for example; how
+            many did at once; and the longest such wait.
         pushes_waited, push_longest_wait_s: the same of pushes.
         reached: who saw any of both.
         within: time → who did within it.

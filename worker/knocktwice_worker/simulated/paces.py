@@ -1,4 +1,4 @@
-"""Paces by the simulation's clock: the script that workers have, which is told the time instead of asking Redis for it."""
+"""Paces by the simulation's clock: the workers' script, which gets the time instead of asking Redis for it."""
 
 from __future__ import annotations
 

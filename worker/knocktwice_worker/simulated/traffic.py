@@ -1,4 +1,4 @@
-"""The messages that the application sends in a day, with their times: drawn from the seed, and the same under every set of rules."""
+"""The application's messages of a day, with their times: drawn from the seed, the same under every set of rules."""
 
 from __future__ import annotations
 

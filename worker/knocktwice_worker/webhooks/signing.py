@@ -28,8 +28,8 @@ def headers(secrets: Sequence[str], endpoint: str, message_id: str, now: float, 
     """Return the headers that go with a webhook.
 
     Args:
-        secrets: the secrets that are valid. Each gives a signature, so an endpoint that knows the old one or the new one
-            can verify the webhook while the secret is exchanged.
+        secrets: the secrets that are valid. Each gives a signature, so an endpoint that knows the old one or the new
+            one can verify the webhook while the secret is exchanged.
         message_id: the same for every attempt, so that a repeat is known as one.
         now: epoch seconds of this attempt.
     """

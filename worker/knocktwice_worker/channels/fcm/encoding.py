@@ -27,8 +27,8 @@ _FID_LENGTH = 22
 def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
     """Return FCM's ``Message`` for one push.
 
-    The notification's id is Android tag, APNs collapse id and web tag: a push that is repeated after a crash replaces itself.
-    (Not FCM's ``collapse_key``, of which a device keeps four.)
+    The notification's id is Android tag, APNs collapse id and web tag: a push that is repeated after a crash replaces
+    itself. (Not FCM's ``collapse_key``, of which a device keeps four.)
 
     Args:
         now: Unix time, for APNs, which wants the end of the push's life as a moment.
@@ -132,8 +132,8 @@ def address(message: PushMessage | Withdrawal) -> str:
 def encode_withdrawal(message: Withdrawal, *, now: float) -> dict[str, Any]:
     """Return FCM's ``Message`` for a silent push: data only, so that no platform shows anything.
 
-    Android wakes an app for data of high priority; APNs takes a background push with priority 5 and no other; a browser wakes
-    the service worker sooner for a high urgency.
+    Android wakes an app for data of high priority; APNs takes a background push with priority 5 and no other; a browser
+    wakes the service worker sooner for a high urgency.
 
     Args:
         now: Unix time, as for :func:`encode`.

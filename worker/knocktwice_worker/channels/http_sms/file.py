@@ -106,7 +106,7 @@ class AnswerRule(Strict):
 
 
 class Idempotency(Strict):
-    """How the provider knows a repeat, and for how long (seconds): by a header, or by the field of the body with ``{id}``."""
+    """How a provider knows a repeat, and for how many seconds: by a header, or by the body's field with ``{id}``."""
 
     header: HeaderName | None = None
     valid_s: float = Field(86_400, ge=600)

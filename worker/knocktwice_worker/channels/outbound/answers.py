@@ -1,4 +1,4 @@
-"""The answers of providers, counted by outcome and by the provider's own code, for metrics and ``knocktwice doctor``."""
+"""Counts of providers' answers, by outcome and by the provider's own code, for metrics and ``knocktwice doctor``."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class Providers:
         Args:
             messages: id, provider (if one was chosen) and number of tries of each message. A message that was tried
                 stays with its provider, even a demoted one, because only this provider knows what became of it.
-            avoided: says of a message's id and a provider whether it must not go by that one, as long as another is left.
+            avoided: says of a message's id and a provider whether it must not go by that one while another is left.
             unable: says of a message's id and a provider whether that one cannot send it; at least one must be able to.
         """
         standings = self._standings(probe=any(not tries for _, _, tries in messages))
@@ -218,7 +218,7 @@ class Providers:
         return {name: _Standing(standing) for name, standing in zip(names, answer, strict=True)}
 
     def _order(self, id_: str, unable: Callable[[str, str], bool] | None) -> list[str]:
-        """Return the providers that can send a message, in its own order: each comes first as often as its weight says."""
+        """Return the providers that can send a message, in its own order: each is first as often as its weight says."""
         able = self._weights if unable is None else [name for name in self._weights if not unable(id_, name)]
         return sorted(able, key=lambda name: self._rank(id_, name))
 

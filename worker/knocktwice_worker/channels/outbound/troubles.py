@@ -1,7 +1,7 @@
-"""Refusals that the operator must mend, and providers that fail: logged within a minute, and shown by ``knocktwice doctor``.
+"""Refusals that operators must mend, and providers that fail: logged within a minute, shown by ``knocktwice doctor``.
 
-While all goes well this costs no request: only failures are written to Redis, and the end of the trouble by the process that
-had seen it. Answers are counted in passing (``answers.py``).
+While all goes well this costs no request: only failures are written to Redis, and the end of the trouble by the process
+that had seen it. Answers are counted in passing (``answers.py``).
 """
 
 from __future__ import annotations

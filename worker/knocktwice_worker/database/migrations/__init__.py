@@ -1,7 +1,7 @@
 """The migrations and how to run them: ``knocktwice migrate``, or by itself when the embedded servers start.
 
-Alembic's own commands work, too, in a folder with the repository's ``pyproject.toml``: ``alembic current``, ``alembic check``,
-``alembic upgrade head --sql``. ``env.py`` is their way in.
+Alembic's own commands work, too, in a folder with the repository's ``pyproject.toml``: ``alembic current``,
+``alembic check``, ``alembic upgrade head --sql``. ``env.py`` is their way in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TRIES = 12
 
 
 class TableInUse(KnocktwiceError):
-    """A table that a migration must lock was in use all the time: end what holds it (a dump, a psql), and migrate again.
+    """A table that a migration must lock was in use all the time: end what holds it (a dump, a psql); try again.
 
     Migrations that were finished stay; the one that had to wait was taken back.
     """
@@ -45,7 +45,7 @@ class TableInUse(KnocktwiceError):
 
 
 def pending(conn: Connection) -> list[str]:
-    """Return the migrations of this version that the database has not had, oldest first. One from the future lacks none."""
+    """Return the migrations that the database lacks, oldest first; none, if it is newer than this version."""
     known = _known()
     if conn.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None:
         return known
@@ -88,8 +88,8 @@ def upgrade(
 def one_at_a_time(conn: Connection, lock_timeout: timedelta) -> Iterator[None]:
     """Hold the advisory lock of migrations. Another thread or process that needs it waits until the end of the block.
 
-    The lock belongs to the session, because each migration has a transaction of its own. ``lock_timeout`` is for what is
-    done inside; the wait for the advisory lock has none.
+    The lock belongs to the session, because each migration has a transaction of its own. ``lock_timeout`` is for what
+    is done inside; the wait for the advisory lock has none.
     """
     conn.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
     conn.execute(text(set_lock_timeout(lock_timeout)))

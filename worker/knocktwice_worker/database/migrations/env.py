@@ -1,9 +1,9 @@
 """Alembic's entry point, for :func:`knocktwice_worker.database.migrations.upgrade` and for Alembic's own commands.
 
-``upgrade`` hands over a connection. Alembic's commands find the database as every Alembic does, by ``sqlalchemy.url`` in a
-file that ``-c`` names; without one, by the option ``services`` of ``[tool.alembic]`` in ``pyproject.toml``. This room must
-not know what builds services, so the option names the function: the database is then the one that workers use, by
-``KNOCKTWICE_DATABASE_URL`` or embedded.
+``upgrade`` hands over a connection. Alembic's commands find the database as every Alembic does, by ``sqlalchemy.url``
+in a file that ``-c`` names; without one, by the option ``services`` of ``[tool.alembic]`` in ``pyproject.toml``. This
+room must not know what builds services, so the option names the function: the database is then the one that workers
+use, by ``KNOCKTWICE_DATABASE_URL`` or embedded.
 """
 
 from __future__ import annotations

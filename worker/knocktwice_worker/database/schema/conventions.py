@@ -40,8 +40,8 @@ def index_by_time(name: str, *columns: str, only_known: bool = False) -> Index:
     """Return an index by time that costs its table next to nothing: it keeps the span of each 32 pages, not each row.
 
     Args:
-        only_known: rows without the time are left out. Where all of 32 pages have none yet, each of their changes would be
-            written to the index, too.
+        only_known: rows without the time are left out. Where all of 32 pages have none yet, each of their changes would
+            be written to the index, too.
     """
     summary = {"pages_per_range": 32, "autosummarize": "on"}
     where = text(f"{columns[0]} IS NOT NULL") if only_known else None

@@ -1,7 +1,7 @@
 """Notifications, from the batch to the ledger. ``notifications/store/`` alone writes them.
 
-Rows that many people's messages write in one transaction have no foreign keys to each other: one function writes them and one
-deletes them together.
+Rows that many people's messages write in one transaction have no foreign keys to each other: one function writes them
+and one deletes them together.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def refuse_parameters(request: Request) -> None:
 
 
 def refuse_unknown_parameters(request: Request) -> None:
-    """A misspelt filter that is silently ignored shows the wrong rows; so does one of two that contradict each other."""
+    """Refuse a misspelt filter, which would show the wrong rows, and two filters that contradict each other."""
     if request.scope["query_string"]:
         _refuse_parameters(request, [str(one.alias) for one in request.scope["route"].dependant.query_params])
 

@@ -110,8 +110,10 @@ class KeyRing:
         return key if is_it else None
 
     def _digest(self, given: str) -> bytes:
-        """Return a key's digest. Those of the keys in use are remembered: an HMAC lets go of the interpreter's lock, and
-        under load it takes long to get it back.
+        """Return a key's digest.
+
+        Those of the keys in use are remembered: an HMAC lets go of the interpreter's lock, and under load it takes long
+        to get it back.
         """
         mark = hashlib.sha256(given.encode()).digest()
         found = self._digests.get(mark)

@@ -1,7 +1,7 @@
 """The most devices that a user token may register: a stolen token must not give a person a million devices.
 
-PostgreSQL knows the devices of a person that workers have written, Redis those that were accepted lately; together they are
-counted. Redis keeps HMACs only, for a day.
+PostgreSQL knows the devices of a person that workers have written, Redis those that were accepted lately; together they
+are counted. Redis keeps HMACs only, for a day.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ async def admit_person(request: Request, given: str | None, scope: UserScope) ->
     """Return the user token that a request came with, and count the request for this person.
 
     Raises:
-        Problem: there is none that works, it lacks the scope, the person was erased since it was made, or the person's apps
-            send too much.
+        Problem: there is none that works, it lacks the scope, the person was erased since it was made, or the person's
+            apps send too much.
     """
     services = here(request)
     if given is None:

@@ -1,8 +1,8 @@
 """Codes that prove that a number is a person's: six digits by SMS, a few tries, ten minutes.
 
-Redis keeps of a code one HMAC of the person, the number and the code together, so a copy of Redis gives away neither, and a code
-for one number proves no other. How many codes are sent is bounded for each person, each number and each client address, because
-whoever can have SMS sent to numbers of their choice can annoy others, or earn by it.
+Redis keeps of a code one HMAC of the person, the number and the code together, so a copy of Redis gives away neither,
+and a code for one number proves no other. How many codes are sent is bounded for each person, each number and each
+client address, because whoever can have SMS sent to numbers of their choice can annoy others, or earn by it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sending what a face has understood: the same checks, limits and idempotency as ``/v1/notifications`` and ``/v1/blasts``."""
+"""Sending for all faces: the checks, limits and idempotency of ``/v1/notifications`` and ``/v1/blasts``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Pages of other origins (CORS): which may call the routes for apps and pages, and what browsers are told about it.
 
-Without a setting no page may. What counts is the token in the header ``Authorization``; cookies are never let through from
-another origin, because no answer says ``Access-Control-Allow-Credentials``.
+Without a setting no page may. What counts is the token in the header ``Authorization``; cookies are never let through
+from another origin, because no answer says ``Access-Control-Allow-Credentials``.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""uvicorn's HTTP protocol with bounds that it lacks: how long a request's head may take to arrive, how large it may be, and how
-long an answer may wait for somebody to read it.
+"""uvicorn's HTTP protocol with bounds that it lacks: how long a request's head may take to arrive, how large it may be,
+and how long an answer may wait for somebody to read it.
 
 Without them a client that sends a letter a minute holds a connection for ever, and a few thousand of those hold all.
 When nearly all places are taken, those who have no request under way give up theirs, whoever waited longest first:
 uvicorn would send away all who come then, and anybody can open two thousand connections.
 
-Java's and Kotlin's clients offer to go on with HTTP/2 in each request without TLS. uvicorn takes that for the end of the
-request and loses its body (https://github.com/Kludex/uvicorn/issues/2722). A server may pass over such an offer (RFC 9110,
-7.8), so the head is read again without it.
+Java's and Kotlin's clients offer to go on with HTTP/2 in each request without TLS. uvicorn takes that for the end of
+the request and loses its body (https://github.com/Kludex/uvicorn/issues/2722). A server may pass over such an offer
+(RFC 9110, 7.8), so the head is read again without it.
 """
 
 from __future__ import annotations

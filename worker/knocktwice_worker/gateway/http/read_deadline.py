@@ -1,4 +1,4 @@
-"""Reads answer within two seconds although PostgreSQL or the broker hangs: a hanging server gives no error to answer with."""
+"""Reads answer within two seconds although PostgreSQL or the broker hangs, which gives no error to answer with."""
 
 from __future__ import annotations
 

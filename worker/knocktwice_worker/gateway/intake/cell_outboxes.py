@@ -1,4 +1,4 @@
-"""From the event loop to the brokers of all cells: an outbox for each, so that one that does not answer holds up only its own."""
+"""From the event loop to the brokers of all cells: one outbox for each, so that a slow one holds up only its own."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """``/gonative/registration``: the form that apps of GoNative (Median) post by themselves about their device.
 
-Such an app posts JSON to one fixed address, at its registration and at pages that its settings name, with the page's cookies
-and no header of ours. So the user token may also be the cookie ``knocktwice_token``, or custom data that the page gave the
-app. A page elsewhere cannot use somebody's cookie: the body must be ``application/json``, for which browsers ask first, and no
-other origin is let in here.
+Such an app posts JSON to one fixed address, at its registration and at pages that its settings name, with the page's
+cookies and no header of ours. So the user token may also be the cookie ``knocktwice_token``, or custom data that the
+page gave the app. A page elsewhere cannot use somebody's cookie: the body must be ``application/json``, for which
+browsers ask first, and no other origin is let in here.
 """
 
 from __future__ import annotations

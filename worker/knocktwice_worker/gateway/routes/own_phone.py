@@ -1,7 +1,7 @@
 """``/v1/me/phone``: a person proves that a number is theirs, by a code that comes to it, and only then it is bound.
 
-The SMS with the code is an ordinary transactional message: the number's opt-out, its limits, the countries and the budget count.
-The answer is the same whatever becomes of it, so it tells nobody anything about a number.
+The SMS with the code is an ordinary transactional message: the number's opt-out, its limits, the countries and the
+budget count. The answer is the same whatever becomes of it, so it tells nobody anything about a number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``/v1/seen`` and ``/v1/me/seen``: somebody has seen elsewhere what notifications say, so no SMS is needed.
 
 A key of a project reports of the project's notifications only, and a user token of its person's. Both are looked up, so
-a notification that was accepted a moment ago may not be known yet; it is named in the answer, and can be reported again.
+a notification that was accepted a moment ago may not be known yet; it is named in the answer, and can be reported
+again.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Application:
         self.client.cancel(id_)
 
     def story(self, id_: str) -> dict[str, Any] | None:
-        """Return the story of a notification so far, with what it waits for; ``None`` if no worker has written it yet."""
+        """Return the story of a notification so far, with what it waits for; ``None`` if no worker has written it."""
         with self.engine.connect() as conn:
             told = story.tell(conn, id_)
             if told is None:

@@ -157,7 +157,7 @@ def _texts(body: Mapping[str, Any], step: object, title: str | None, *, is_sms: 
 
 
 def _fallback(body: Mapping[str, Any], settings: Settings) -> Any:
-    """Return the SMS that follows a push, as the request says or else as the setting does; ``None``: as a template says."""
+    """Return the SMS that follows a push, by the request or else by the setting; ``None``: as a template says."""
     given = body.get(FALLBACK, _usual(settings))
     if given is None:
         return None if "template_id" in body else False

@@ -1,4 +1,4 @@
-"""OneSignal's ids of people and subscriptions, made here: always the same ones for the same person, device or number."""
+"""OneSignal's ids of people and subscriptions: always the same ones for the same person, device or number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags: OneSignal knows only texts; here ``false`` and ``3`` are what they look like, so that segments can compare them."""
+"""Tags: OneSignal knows only texts; here ``false`` is a boolean and ``3`` a number, so that segments can compare."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stored(value: object) -> Any:
 
 
 def forms(value: str | int | float) -> list[Any]:
-    """Return what a tag may be stored as that equals this: by this face, and by applications that use our own routes."""
+    """Return the stored forms of a tag that equal this: as this face stores it, and as our own routes do."""
     kept = stored(value)
     return [kept] if isinstance(kept, str) else [kept, shown(kept)]
 

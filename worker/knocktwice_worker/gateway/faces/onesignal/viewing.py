@@ -232,7 +232,10 @@ def _words(content: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str
 
 
 def _text(content: Mapping[str, Any]) -> Any:
-    """Return what a content says first. What waits has an SMS as it was sent, in an object; what is written, as a text."""
+    """Return what a content says first.
+
+    What waits has an SMS as it was sent, in an object; what is written, as a text.
+    """
     pushed, texted = content.get("push") or {}, content.get("sms")
     return pushed.get("body", texted.get("text", texted) if isinstance(texted, dict) else texted)
 

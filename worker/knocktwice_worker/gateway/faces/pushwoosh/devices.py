@@ -178,7 +178,7 @@ def _user(body: Mapping[str, Any]) -> str | None:
 
 
 def alone(name: str) -> str:
-    """Return the person of a device without a user: its hwid, as in Pushwoosh, but no number, because ids may be shown."""
+    """Return the person of a device without a user: its hwid, as in Pushwoosh; no number, because ids may be shown."""
     if not name.startswith("+"):
         return name
     return f"number-{hashlib.sha256(name.encode()).hexdigest()[:24]}"

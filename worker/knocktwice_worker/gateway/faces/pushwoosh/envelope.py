@@ -43,7 +43,7 @@ def answer(response: object) -> Response:
 
 
 def refuse(_: Request, problem: Problem) -> Response:
-    """Return an error as Pushwoosh has it: a ``status_code``, and 200 unless the body is no request or it is our fault."""
+    """Return an error in Pushwoosh's form: a ``status_code``, and 200 unless the body is no request or we fail."""
     told = "; ".join(map(str, problem.errors)) or problem.detail
     if problem.kind == "malformed-json":
         return ascii_json.answer({"status_code": 400, "status_message": told, "response": None}, 400)

@@ -1,8 +1,9 @@
-"""``POST /v3/device/account/batchoperate`` and ``POST /v3/device/tag``: whose a device is, and what is said of a person.
+"""``POST /v3/device/account/batchoperate`` and ``POST /v3/device/tag``: whose a device is, and what is said of a
+person.
 
-At Tencent a token has accounts and tags. Here a device belongs to one user, and tags are the user's; a tag of Tencent's is
-a tag of that name with the value ``true``, as pushes to tags have it. A token is looked up by what this interface said
-itself, too, because a worker may not have read it yet.
+At Tencent a token has accounts and tags. Here a device belongs to one user, and tags are the user's; a tag of Tencent's
+is a tag of that name with the value ``true``, as pushes to tags have it. A token is looked up by what this interface
+said itself, too, because a worker may not have read it yet.
 """
 
 from __future__ import annotations
