@@ -1,4 +1,6 @@
-"""The reference pages' tables that repeat the code: events, errors, problems and the operations of the HTTP interface."""
+"""The reference pages' tables that repeat the code: events, errors,
+problems and the operations of the HTTP interface.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What mkdocs does beyond its settings: it takes in the documents that stand beside the code, and mends their links.
 
-The README is the first page. A link to another file of the repository, which is no page, becomes its name. A diagram of states becomes a
-table, because its script would have to be fetched from elsewhere.
+The README is the first page. A link to another file of the repository, which is no page, becomes its name. A diagram of
+states becomes a table, because its script would have to be fetched from elsewhere.
 """
 
 from __future__ import annotations

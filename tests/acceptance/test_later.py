@@ -1,4 +1,6 @@
-"""Sends that wait for their time, through a worker: by the clock, by the recipient's clock, cancelled, and as SMS alone."""
+"""Sends that wait for their time, through a worker: by the clock, by the recipient's clock, cancelled,
+and as SMS alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The gateway: notifications and receipts by single requests until they are durable, and receipts in batches until they are rows.
+"""The gateway: notifications and receipts by single requests until they are durable, and receipts in batches until they
+are rows.
 
 CPU by role says more than the rates: clients, gateway, servers and workers share the cores of one machine.
 """

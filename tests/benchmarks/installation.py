@@ -114,7 +114,9 @@ class Installation:
         }
 
     def empty_the_broker(self) -> None:
-        """Forget all messages and limits; the limits are as on any day but the very first, when Postgres is asked too."""
+        """Forget all messages and limits; the limits are as on any day but the very first,
+        when Postgres is asked too.
+        """
         self.redis.flushdb()
         run = self.redis.info("server")["run_id"]
         self.redis.hset("{knocktwice:sms}:complete", mapping={"run": run, "complete": 0})

@@ -1,4 +1,5 @@
-"""Clients that cost next to nothing: requests written beforehand, over connections that stay open, answers read no further than needed.
+"""Clients that cost next to nothing: requests written beforehand, over connections that stay open, answers read no
+further than needed.
 
 A usual HTTP client spends more on a request than the gateway does; then it is the client that is measured.
 """

@@ -1,4 +1,6 @@
-"""Sixty days of notifications as an installation has them: a few people with very many, blasts, templates, receipts, every end."""
+"""Sixty days of notifications as an installation has them: a few people with very many, blasts, templates,
+receipts, every end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What counting for the metrics costs: the pipeline with it and without, in turns, so that both meet the same machine."""
+"""What counting for the metrics costs: the pipeline with it and without, in turns,
+so that both meet the same machine.
+"""
 
 from __future__ import annotations
 

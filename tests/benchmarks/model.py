@@ -3,8 +3,9 @@
     PYTHONPATH=tests .venv/bin/python -m benchmarks.model
     PYTHONPATH=tests .venv/bin/python -m benchmarks.model --day 200e6 --sms-share 0.02 --core-hour 0.03
 
-First it predicts what was measured and not fitted, and prints by how much it is wrong. ``measured.json`` has the figures and
-where they are from. What was never measured is an assumption and an option here; ``--help`` shows all of them.
+First it predicts what was measured and not fitted, and prints by how much it is wrong. ``measured.json`` has the
+figures and where they are from. What was never measured is an assumption and an option here; ``--help`` shows all of
+them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Check:
 class Stages:
     """CPU of one notification's push, of one receipt over HTTP, and of one SMS.
 
-    The push is measured by a blast and the receipt alone. The SMS is the rest of the pipeline, of which half ends with one.
+    The push is measured by a blast and the receipt alone. The SMS is the rest of the pipeline, of which half ends with
+    one.
     """
 
     push: Cost

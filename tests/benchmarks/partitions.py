@@ -1,7 +1,7 @@
 """The cost of daily partitions: the same run with plain tables, and with one partition a day for each large table.
 
-The partition key is the notification's id, which begins with its time (UUIDv7) and is in every primary key. ``notifications``
-stays as it is: the unique index on keys cannot span partitions.
+The partition key is the notification's id, which begins with its time (UUIDv7) and is in every primary key.
+``notifications`` stays as it is: the unique index on keys cannot span partitions.
 """
 
 from __future__ import annotations

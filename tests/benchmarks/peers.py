@@ -1,8 +1,8 @@
 """Other libraries that do the same job on the same servers: BullMQ (Node) and procrastinate (Python, Postgres alone).
 
-They are no part of a development environment: the benchmarks install them beside the servers they start. Each is written to
-be quick within its design: connections kept, many jobs at once, limits in one script or transaction. What they leave out
-is what their designs leave out: no ledger, no lease on a message, no second look at anything.
+They are no part of a development environment: the benchmarks install them beside the servers they start. Each is
+written to be quick within its design: connections kept, many jobs at once, limits in one script or transaction. What
+they leave out is what their designs leave out: no ledger, no lease on a message, no second look at anything.
 """
 
 from __future__ import annotations

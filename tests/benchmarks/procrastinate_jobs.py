@@ -1,7 +1,8 @@
-"""The pipeline as one would write it with procrastinate: a job for each notification and step, all queues in PostgreSQL.
+"""The pipeline as one would write it with procrastinate: a job for each notification and step, all queues in
+PostgreSQL.
 
-``work`` runs one worker process and prints `` ready.``; ``feed COUNT`` hands COUNT notifications over one by one and prints
-``{"until", "cpu_s"}``; ``schema`` makes procrastinate's tables. It imports nothing of ours.
+``work`` runs one worker process and prints `` ready.``; ``feed COUNT`` hands COUNT notifications over one by one and
+prints ``{"until", "cpu_s"}``; ``schema`` makes procrastinate's tables. It imports nothing of ours.
 """
 
 from __future__ import annotations

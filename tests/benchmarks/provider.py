@@ -1,7 +1,7 @@
 """Stands in for FCM and Twilio and is too fast to be what is measured: nginx, one process, fixed answers.
 
-It speaks TLS with HTTP/2 and HTTP/1.1 on one port, as the providers do, and answers with ids of its own for each request.
-A second port answers as late as real providers: a push after 80 ms, an SMS after 150 ms.
+It speaks TLS with HTTP/2 and HTTP/1.1 on one port, as the providers do, and answers with ids of its own for each
+request. A second port answers as late as real providers: a push after 80 ms, an SMS after 150 ms.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""One way of sending pushes, alone in its process: ``python -m benchmarks.push_peer NAME COUNT`` prints seconds as JSON."""
+"""One way of sending pushes, alone in its process: ``python -m benchmarks.push_peer NAME COUNT``
+prints seconds as JSON.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 The feeder keeps the queue short and full, as an application with much to say would, and confirms every second push soon
 after it was made. So half of the notifications end with a receipt and half with an SMS. The rate is counted in the
-database, over the time in which everything is under way at once: from the first SMS until the last notification was handed
-over. What was accepted and what has ended in that time are both counted, and the lower of both is the rate: a queue
-that grows, or one that is worked off, makes nothing look faster.
+database, over the time in which everything is under way at once: from the first SMS until the last notification was
+handed over. What was accepted and what has ended in that time are both counted, and the lower of both is the rate: a
+queue that grows, or one that is worked off, makes nothing look faster.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same run beside a transaction that keeps its snapshot, as a long report or a forgotten session does.
 
-PostgreSQL may remove no row version that the snapshot still sees. So every version that the run writes stays, in the tables
-and in the indexes by which workers look for what is due.
+PostgreSQL may remove no row version that the snapshot still sees. So every version that the run writes stays, in the
+tables and in the indexes by which workers look for what is due.
 """
 
 from __future__ import annotations

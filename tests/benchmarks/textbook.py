@@ -1,8 +1,9 @@
 """The textbook: the same service as most of us would write it first. One Celery task per notification and step.
 
-ORM rows, ``firebase_admin.messaging.send``, Twilio's SDK, a countdown for the wait. Run with prefork and two children. It
-is written to be quick within its design: late acknowledgement, no results, connections kept, one commit per step, the
-limits in one pipeline. What it leaves out is its design's, not ours: no recovery, no ledger, no second look at anything.
+ORM rows, ``firebase_admin.messaging.send``, Twilio's SDK, a countdown for the wait. Run with prefork and two children.
+It is written to be quick within its design: late acknowledgement, no results, connections kept, one commit per step,
+the limits in one pipeline. What it leaves out is its design's, not ours: no recovery, no ledger, no second look at
+anything.
 """
 
 from __future__ import annotations

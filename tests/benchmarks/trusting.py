@@ -1,4 +1,6 @@
-"""Our worker as it is shipped, but it trusts the stand-in and counts its statements: ``celery -A benchmarks.trusting worker``."""
+"""Our worker as it is shipped, but it trusts the stand-in and counts its statements:
+``celery -A benchmarks.trusting worker``.
+"""
 
 from __future__ import annotations
 

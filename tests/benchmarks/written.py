@@ -1,7 +1,7 @@
 """What a piece of work leaves on the servers: bytes of WAL, row versions, round trips.
 
-PostgreSQL's statistics of a table lag behind until a connection ends. So row versions are read when the workers are gone,
-for all that they did in their database; the other figures are read for each round.
+PostgreSQL's statistics of a table lag behind until a connection ends. So row versions are read when the workers are
+gone, for all that they did in their database; the other figures are read for each round.
 """
 
 from __future__ import annotations

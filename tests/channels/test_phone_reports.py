@@ -1,4 +1,6 @@
-"""The sandbox's phones report as apps do: to the address that a push carries, again while the gateway is away, and nowhere else."""
+"""The sandbox's phones report as apps do: to the address that a push carries, again while the gateway is away,
+and nowhere else.
+"""
 
 from __future__ import annotations
 

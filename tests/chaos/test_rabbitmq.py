@@ -1,4 +1,6 @@
-"""RabbitMQ carries the queues: the whole way, Flower, doctor, what nobody can read, and a broker that dies under load."""
+"""RabbitMQ carries the queues: the whole way, Flower, doctor, what nobody can read,
+and a broker that dies under load.
+"""
 
 from __future__ import annotations
 

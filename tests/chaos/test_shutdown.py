@@ -1,4 +1,6 @@
-"""SIGTERM ends a worker within its grace, whatever its servers do meanwhile, and what it left is done by the next one."""
+"""SIGTERM ends a worker within its grace, whatever its servers do meanwhile,
+and what it left is done by the next one.
+"""
 
 from __future__ import annotations
 

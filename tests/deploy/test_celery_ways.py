@@ -1,4 +1,6 @@
-"""Celery's own options and addresses do what Celery's documents say, and what cannot work is refused with a sentence."""
+"""Celery's own options and addresses do what Celery's documents say,
+and what cannot work is refused with a sentence.
+"""
 
 from __future__ import annotations
 

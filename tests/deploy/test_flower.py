@@ -1,4 +1,6 @@
-"""Flower with our configuration: closed unless a password is set, and without personal data in pages, API and search."""
+"""Flower with our configuration: closed unless a password is set, and without personal data in pages,
+API and search.
+"""
 
 from __future__ import annotations
 

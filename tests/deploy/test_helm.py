@@ -1,4 +1,6 @@
-"""The chart for Kubernetes: what Helm makes of it fits Kubernetes' schemas, serves every queue, and counts what is due."""
+"""The chart for Kubernetes: what Helm makes of it fits Kubernetes' schemas, serves every queue,
+and counts what is due.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A release: the wheel has everything and works alone, its changes are written down, and its workflows run what was reviewed."""
+"""A release: the wheel has everything and works alone, its changes are written down,
+and its workflows run what was reviewed.
+"""
 
 from __future__ import annotations
 

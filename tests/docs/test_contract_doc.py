@@ -1,4 +1,6 @@
-"""``shared/CONTRACT.md`` says what the parsers do: its examples are parsed, its fields, limits and names are compared."""
+"""``shared/CONTRACT.md`` says what the parsers do: its examples are parsed, its fields,
+limits and names are compared.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The applications of the recipes: the files that a page shows are written down, and the application's own tests run."""
+"""The applications of the recipes: the files that a page shows are written down,
+and the application's own tests run.
+"""
 
 from __future__ import annotations
 

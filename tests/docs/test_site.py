@@ -1,4 +1,6 @@
-"""The site is built without a warning (a link or an anchor that leads nowhere is one), and needs nothing from elsewhere."""
+"""The site is built without a warning (a link or an anchor that leads nowhere is one),
+and needs nothing from elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An answer of 202 names how safely the request is kept; what is not kept so, or has no room, is a 503 with the remedy."""
+"""An answer of 202 names how safely the request is kept; what is not kept so, or has no room,
+is a 503 with the remedy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Strangers have a pace of their own: too many requests without a key from one address are refused, and nobody else notices."""
+"""Strangers have a pace of their own: too many requests without a key from one address are refused,
+and nobody else notices.
+"""
 
 from __future__ import annotations
 

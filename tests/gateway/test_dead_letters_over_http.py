@@ -1,4 +1,6 @@
-"""Parked messages over HTTP: found by who may read, handed over or forgotten by who may do everything, with a reason."""
+"""Parked messages over HTTP: found by who may read, handed over or forgotten by who may do everything,
+with a reason.
+"""
 
 from __future__ import annotations
 

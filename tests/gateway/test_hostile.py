@@ -1,4 +1,6 @@
-"""What no client of ours would send: the gateway says what is wrong, keeps its connections in order and never answers 5xx."""
+"""What no client of ours would send: the gateway says what is wrong,
+keeps its connections in order and never answers 5xx.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,9 @@ def test_a_strange_address_is_answered_and_leads_nowhere(client: httpx.Client, m
 
 
 def _raw(gateway: HttpGateway, *parts: bytes, hang_up: bool = False) -> bytes:
-    """Send bytes as they are and return all that comes back until the connection ends, at the latest when we ``hang_up``."""
+    """Send bytes as they are and return all that comes back until the connection ends,
+    at the latest when we ``hang_up``.
+    """
     with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=20) as connection:
         for part in parts:
             connection.sendall(part)

@@ -75,7 +75,9 @@ def _text(here: Services, ids: list[str], body: str) -> None:
 
 
 def _lived(here: Services, clock: Clock) -> list[str]:
-    """Let five people be notified: one clicks, two are texted and one of these clicks then, one is capped, one waits."""
+    """Let five people be notified: one clicks, two are texted and one of these clicks then,
+    one is capped, one waits.
+    """
     first, second, third, fourth = _send(here, 4, "news")
     _send(here, 1, "other")
 

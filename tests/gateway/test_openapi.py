@@ -1,4 +1,6 @@
-"""The gateway keeps what its OpenAPI document says: schemathesis tries it out, with right requests and with wrong ones."""
+"""The gateway keeps what its OpenAPI document says: schemathesis tries it out,
+with right requests and with wrong ones.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tencent's push API at ``/tpns``: their payloads and their two ways to name a key, their answers, and our keys and limits."""
+"""Tencent's push API at ``/tpns``: their payloads and their two ways to name a key, their answers,
+and our keys and limits.
+"""
 
 from __future__ import annotations
 

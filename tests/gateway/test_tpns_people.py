@@ -1,4 +1,6 @@
-"""Tencent's accounts and tags at ``/tpns``: each operation of their reference, what it means here, and what is refused."""
+"""Tencent's accounts and tags at ``/tpns``: each operation of their reference, what it means here,
+and what is refused.
+"""
 
 from __future__ import annotations
 

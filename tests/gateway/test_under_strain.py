@@ -1,4 +1,6 @@
-"""Slow queries, slow clients, an old database, a path that does not take a method: the gateway stays of use and says why."""
+"""Slow queries, slow clients, an old database, a path that does not take a method:
+the gateway stays of use and says why.
+"""
 
 from __future__ import annotations
 

@@ -63,10 +63,11 @@ class Mutant:
 
 
 def read(folder: Path) -> list[Mutant]:
-    """Read the kept lists: in each file below a folder, tables ``[[mutant]]`` with the names of :class:`Mutant`'s attributes.
+    """Read the kept lists: in each file below a folder, tables ``[[mutant]]`` with the names of :class:`Mutant`'s
+    attributes.
 
-    A file may name ``file`` and ``tests`` once, above its tables, for all of them that do not name their own. A text that
-    begins with a line break begins with the next line; so a piece of code can be written as it stands.
+    A file may name ``file`` and ``tests`` once, above its tables, for all of them that do not name their own. A text
+    that begins with a line break begins with the next line; so a piece of code can be written as it stands.
 
     Raises:
         TypeError: a name is unknown or missing.

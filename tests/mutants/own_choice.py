@@ -1,4 +1,6 @@
-"""The tool's own choice: simple changes by seed, in the rooms whose storeys are listed, against the tests of the storey."""
+"""The tool's own choice: simple changes by seed, in the rooms whose storeys are listed,
+against the tests of the storey.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def _drawn(one: Mutant, seed: int) -> bytes:
 
 
 def tests_of(root: Path, storeys: Path) -> dict[str, tuple[str, ...]]:
-    """Return file → its tests, cheapest first, from a list of tables ``[[storey]]`` with ``files`` (patterns) and ``tests``."""
+    """Return file → its tests, cheapest first, from a list of tables ``[[storey]]`` with
+    ``files`` (patterns) and ``tests``.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for storey in tomllib.loads(storeys.read_text("utf-8"))["storey"]:
         for pattern in storey["files"]:
@@ -135,7 +139,9 @@ def _of_line(line: str) -> Iterator[str]:
 
 
 def _of_tree(text: str, lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
-    """Yield dropped statements and conditions that always or never hold, as first line, line behind the last, new text."""
+    """Yield dropped statements and conditions that always or never hold, as first line,
+    line behind the last, new text.
+    """
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await):
             source = ast.unparse(node.value)

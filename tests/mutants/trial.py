@@ -97,7 +97,8 @@ class Scratch:
     Args:
         root: the tree.
         folder: where the copy is made; it must not exist.
-        servers: the home of running servers that all trials may use, one after the other; ``None``: each starts its own.
+        servers: the home of running servers that all trials may use, one after the other; ``None``: each starts its
+            own.
     """
 
     def __init__(self, root: Path, folder: Path, servers: Path | None = None) -> None:

@@ -1,4 +1,6 @@
-"""``make chaos SECONDS=60 SEED=7``: a storm, what it showed, and exit code 1 if anything happened that may never happen."""
+"""``make chaos SECONDS=60 SEED=7``: a storm, what it showed, and exit code 1 if anything happened
+that may never happen.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""``make failover OF=database|broker TIMES=20``: the server that all work with is lost under load, another takes its place.
+"""``make failover OF=database|broker TIMES=20``: the server that all work with is lost under load, another takes its
+place.
 
-Again and again, each time until all is as before. Then the judge says what was lost or done twice, and the provider's books
-say how long nothing new arrived. ``LOOSE=1`` shows what it costs not to wait for replicas; it fails for nothing.
+Again and again, each time until all is as before. Then the judge says what was lost or done twice, and the provider's
+books say how long nothing new arrived. ``LOOSE=1`` shows what it costs not to wait for replicas; it fails for nothing.
 """
 
 from __future__ import annotations

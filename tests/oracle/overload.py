@@ -1,7 +1,8 @@
-"""``make overload MESSAGES=1000000``: what a backlog does to the broker, to its callers and to the workers that come to it late.
+"""``make overload MESSAGES=1000000``: what a backlog does to the broker, to its callers and to the workers that come to
+it late.
 
-Nobody works while the messages come. Then the workers come back and work them off, and a judge compares what callers were
-told with the rows, and what broker and workers used with what they may.
+Nobody works while the messages come. Then the workers come back and work them off, and a judge compares what callers
+were told with the rows, and what broker and workers used with what they may.
 """
 
 from __future__ import annotations

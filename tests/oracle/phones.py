@@ -1,6 +1,7 @@
 """The phones behind the provider: they show pushes and report them, and are told of SMS.
 
-A push carries in its data what its phone is to do, under ``act``: after how many seconds it reports what, and by which way.
+A push carries in its data what its phone is to do, under ``act``: after how many seconds it reports what, and by which
+way.
 """
 
 from __future__ import annotations

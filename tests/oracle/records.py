@@ -1,7 +1,7 @@
 """What the judge may know, and nothing else: what callers were told, the provider's books, and how things ended.
 
-Each record is one line of JSON in a file that only grows, so that a killed writer loses at most its last line. All times are
-seconds since 1970 of one machine's clock.
+Each record is one line of JSON in a file that only grows, so that a killed writer loses at most its last line. All
+times are seconds since 1970 of one machine's clock.
 """
 
 from __future__ import annotations
@@ -181,7 +181,9 @@ class SmsAsked:
 
 @dataclass(frozen=True, slots=True)
 class FailedLater(Call):
-    """The provider's report that it sent the SMS ``sid`` to nobody, for what the operator must mend: it may be sent again."""
+    """The provider's report that it sent the SMS ``sid`` to nobody, for what the operator must mend:
+    it may be sent again.
+    """
 
     token: str
     sid: str

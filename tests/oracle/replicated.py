@@ -1,6 +1,7 @@
 """Installations with a server that others follow: the first can be lost, and another one takes its place.
 
-Each has the same few verbs: let the others lag, lose the first, see it replaced, restore it as one that follows, see it followed.
+Each has the same few verbs: let the others lag, lose the first, see it replaced, restore it as one that follows, see it
+followed.
 """
 
 from __future__ import annotations

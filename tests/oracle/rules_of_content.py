@@ -91,7 +91,9 @@ def under_limit(case: Case) -> Iterator[Finding]:
 
 
 def _perhaps_counted(world: World, number: str) -> int:
-    """Return how many SMS to a number can have counted: those that were tried, and those that were stopped, perhaps late."""
+    """Return how many SMS to a number can have counted: those that were tried,
+    and those that were stopped, perhaps late.
+    """
     tried = {text.token for text in world.texts_to[number]}
     stopped = world.wishes.get(number)
     others = {

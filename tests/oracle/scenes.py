@@ -1,4 +1,6 @@
-"""What happens between an application, people and their phones: scenes, each with people of its own, chosen by a seed."""
+"""What happens between an application, people and their phones: scenes, each with people of its own,
+chosen by a seed.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``make soak SECONDS=3600``: ordinary traffic for an hour, measured every minute, and a judge who looks at slopes.
 
-A leak is what grows for as long as one looks. Two figures, at the beginning and at the end, cannot tell it from a cache that
-fills; so each series is judged by the median slope between all pairs of its points behind the warm-up.
+A leak is what grows for as long as one looks. Two figures, at the beginning and at the end, cannot tell it from a cache
+that fills; so each series is judged by the median slope between all pairs of its points behind the warm-up.
 """
 
 from __future__ import annotations

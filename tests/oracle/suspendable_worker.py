@@ -1,8 +1,8 @@
 """A worker that stands still at a named point, in the middle of its work, as a suspended machine does.
 
-Started as ``celery -A oracle.suspendable_worker worker``. The folder that ``ORACLE_POINTS`` names says where: the first worker
-that comes to a point of which a file lies there takes the file for itself, adding its process id, and stops. Whoever put
-the file there lets the worker go on by removing it and sending SIGCONT.
+Started as ``celery -A oracle.suspendable_worker worker``. The folder that ``ORACLE_POINTS`` names says where: the first
+worker that comes to a point of which a file lies there takes the file for itself, adding its process id, and stops.
+Whoever put the file there lets the worker go on by removing it and sending SIGCONT.
 """
 
 from __future__ import annotations

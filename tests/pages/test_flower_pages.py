@@ -1,4 +1,6 @@
-"""All pages of the tab in a real browser: in both schemes, narrow and wide, behind a prefix and a password, and by keyboard."""
+"""All pages of the tab in a real browser: in both schemes, narrow and wide, behind a prefix and a password,
+and by keyboard.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def opened(browser: Browser, scheme: Literal["light", "dark"] = "light", **more:
 
 
 def walked(browser: Browser, url: str, scheme: Literal["light", "dark"], paths: Iterable[str], **login: str) -> None:
-    """Open every page: nothing can be changed, links keep the prefix, everybody can read it, and a phone is wide enough."""
+    """Open every page: nothing can be changed, links keep the prefix, everybody can read it,
+    and a phone is wide enough.
+    """
     page, wrong = opened(browser, scheme, http_credentials=login)
     for path in paths:
         page.goto(f"{url}/notifications{path}")

@@ -1,4 +1,6 @@
-"""The tab in Flower, in a real browser before the stock command: what it shows, what it refuses, and what it writes down."""
+"""The tab in Flower, in a real browser before the stock command: what it shows, what it refuses,
+and what it writes down.
+"""
 
 from __future__ import annotations
 

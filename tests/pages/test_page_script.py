@@ -1,8 +1,9 @@
-"""The page of the guide to phones and pages, in a real browser: what it says of its visitor, and what its service worker reports.
+"""The page of the guide to phones and pages, in a real browser: what it says of its visitor, and what its service
+worker reports.
 
-There is no network, so the page gets no registration from FCM: the one file that asks Firebase for it is replaced by one that
-names a phone of the sandbox. What the sandbox's FCM then takes for this phone is handed to the browser by its debugger, in the
-form in which FCM hands it to a service worker.
+There is no network, so the page gets no registration from FCM: the one file that asks Firebase for it is replaced by
+one that names a phone of the sandbox. What the sandbox's FCM then takes for this phone is handed to the browser by its
+debugger, in the form in which FCM hands it to a service worker.
 """
 
 from __future__ import annotations

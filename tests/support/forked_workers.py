@@ -1,7 +1,8 @@
-"""Workers that start in a fraction of a second, for tests that kill many: forked from a process that has loaded the libraries.
+"""Workers that start in a fraction of a second, for tests that kill many: forked from a process that has loaded the
+libraries.
 
-Each is a process of its own with the settings it is given, as ``celery -A knocktwice_worker worker`` would start it. Only what
-it does beside its tasks is in a hurry: it counts and tells again at once, so that kills hit that, too.
+Each is a process of its own with the settings it is given, as ``celery -A knocktwice_worker worker`` would start it.
+Only what it does beside its tasks is in a hurry: it counts and tells again at once, so that kills hit that, too.
 """
 
 from __future__ import annotations

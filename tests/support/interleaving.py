@@ -1,8 +1,9 @@
 """Two operations at once, in every way that the boundaries of their statements allow: no sleeps, and no luck.
 
 The first operation runs in a thread and is halted before its k-th statement or commit; the second one runs to its end
-meanwhile; then the first goes on. If the second waits for a lock that the first holds, which PostgreSQL says, the first goes
-on at once. Doing so for every k, and again with the roles exchanged, meets what two workers meet once in a million times.
+meanwhile; then the first goes on. If the second waits for a lock that the first holds, which PostgreSQL says, the first
+goes on at once. Doing so for every k, and again with the roles exchanged, meets what two workers meet once in a million
+times.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Invented people, and a second opinion on who belongs to a segment: the language's meaning in plain Python, without SQL."""
+"""Invented people, and a second opinion on who belongs to a segment:
+the language's meaning in plain Python, without SQL.
+"""
 
 from __future__ import annotations
 

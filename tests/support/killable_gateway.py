@@ -1,7 +1,8 @@
-"""The gateway that ends at a named point as ``kill -9`` would end it: ``python -m support.killable_gateway gateway --port 8080``.
+"""The gateway that ends at a named point as ``kill -9`` would end it:
+``python -m support.killable_gateway gateway --port 8080``.
 
-``KILL_AT`` names the point, and it ends there not at first but when it has answered a few groups of requests. The shipped code has
-no hook: this module wraps its functions before the gateway starts.
+``KILL_AT`` names the point, and it ends there not at first but when it has answered a few groups of requests. The
+shipped code has no hook: this module wraps its functions before the gateway starts.
 """
 
 from __future__ import annotations

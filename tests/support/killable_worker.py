@@ -1,4 +1,6 @@
-"""A worker that ends at a named point as ``kill -9`` would end it. Only tests start it: ``celery -A support.killable_worker worker``.
+"""A worker that ends at a named point as ``kill -9`` would end it.
+
+Only tests start it: ``celery -A support.killable_worker worker``.
 
 ``KILL_AT`` names the point. The shipped code has no hook: this module wraps its functions before the worker starts.
 """

@@ -1,4 +1,6 @@
-"""Notifications that live at random, and a second opinion on what became of them: counted one by one in plain Python."""
+"""Notifications that live at random, and a second opinion on what became of them:
+counted one by one in plain Python.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +202,9 @@ def _uuid(text: str) -> Any:
 
 
 def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
-    """Count everything by (day, template, blast, country, category), each notification by itself and as the documents say."""
+    """Count everything by (day, template, blast, country, category),
+    each notification by itself and as the documents say.
+    """
     deliveries, events = _children(conn, "deliveries"), _children(conn, "events")
     counted: dict[Key, Counter[str]] = {}
     batches = {row.id: row for row in conn.execute(sa.text("SELECT * FROM batches"))}

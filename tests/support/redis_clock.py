@@ -1,7 +1,7 @@
 """The clock of Redis, moved: what our keys say about time is put back by as much, which looks the same to every script.
 
-Redis has no function to replace, as PostgreSQL has, and a script that asked for an offset would do so in production, too. So
-nothing of ours knows of this.
+Redis has no function to replace, as PostgreSQL has, and a script that asked for an offset would do so in production,
+too. So nothing of ours knows of this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What must hold of the Lua scripts for every history: played on fakeredis in a moment, and on a real server, with fewer examples.
+"""What must hold of the Lua scripts for every history: played on fakeredis in a moment, and on a real server, with
+fewer examples.
 
-Each ``…_hold`` function plays one history on an empty keyspace and asserts after each step. A property that only the fake
-keeps would be one of the fake's; one that only the server breaks would be found by the twin.
+Each ``…_hold`` function plays one history on an empty keyspace and asserts after each step. A property that only the
+fake keeps would be one of the fake's; one that only the server breaks would be found by the twin.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ class _Books:
 
 
 def counting_holds(counter: Counters, redis: Redis, history: Sequence[tuple[str, Ask]]) -> None:
-    """Never more than so many a day, one content once, nothing counted twice, given back exactly, no budget overspent."""
+    """Never more than so many a day, one content once, nothing counted twice, given back exactly,
+    no budget overspent.
+    """
     books = _Books()
     day = LIMITS.day(NOON)[0]
     budget = LIMITS.budget_key(day)

@@ -28,7 +28,8 @@ class SmsProvider:
     """The provider. What it took is in ``texts``, with our own name of each as ``ref``.
 
     Attributes:
-        says: what it answers from now on: ``ok``, or one of :data:`ANSWERS`, or ``drop``, ``take and drop`` and ``hang``.
+        says: what it answers from now on: ``ok``, or one of :data:`ANSWERS`, or ``drop``, ``take and drop`` and
+            ``hang``.
         asked: how many requests to send it had.
     """
 

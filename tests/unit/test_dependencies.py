@@ -1,4 +1,6 @@
-"""Each extra installs what its code imports: nothing that nobody imports, and nothing is imported that it does not install."""
+"""Each extra installs what its code imports: nothing that nobody imports,
+and nothing is imported that it does not install.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Invented people: drawn from the seed alone, asleep at night by their own clock, and half of them look within the median."""
+"""Invented people: drawn from the seed alone, asleep at night by their own clock,
+and half of them look within the median.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Segments over 200,000 people: PostgreSQL uses the indexes that were made for them, and reading all takes no memory."""
+"""Segments over 200,000 people: PostgreSQL uses the indexes that were made for them,
+and reading all takes no memory.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Segments on a real PostgreSQL: the same people as a plain reading of the filter gives, and no value ever in SQL text."""
+"""Segments on a real PostgreSQL: the same people as a plain reading of the filter gives,
+and no value ever in SQL text.
+"""
 
 from __future__ import annotations
 

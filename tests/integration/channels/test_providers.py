@@ -293,7 +293,9 @@ def test_a_list_shows_what_was_taken(install: Callable[..., Services], acme: Sms
 def test_a_choice_is_made_when_nobody_else_has_the_message(
     install: Callable[..., Services], acme: SmsProvider, sandbox: Sandbox
 ) -> None:
-    """While a worker waited for the message another one tried it, and the outcome got lost: only there it may go again."""
+    """While a worker waited for the message another one tried it, and the outcome got lost:
+    only there it may go again.
+    """
     here, standby = install(), install(weight=0, twilio=1)
     (id_,) = _accept(here, category="critical")
     with ThreadPoolExecutor(1) as pool, here.engine.begin() as conn:

@@ -1,4 +1,6 @@
-"""``knocktwice listen``: webhooks are shown and handed on, signed, and come again until the server behind takes them."""
+"""``knocktwice listen``: webhooks are shown and handed on, signed,
+and come again until the server behind takes them.
+"""
 
 from __future__ import annotations
 

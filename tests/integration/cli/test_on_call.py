@@ -1,4 +1,6 @@
-"""Questions at night: an operator has one command for each, and the answer stands in the first lines of what it says."""
+"""Questions at night: an operator has one command for each, and the answer stands in the first lines
+of what it says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``knocktwice import pushwoosh``: an export with dirt in it is accounted for row by row, twice with the same result."""
+"""``knocktwice import pushwoosh``: an export with dirt in it is accounted for row by row,
+twice with the same result.
+"""
 
 from __future__ import annotations
 

@@ -151,7 +151,9 @@ HX = "HX" + "0" * 32
 
 
 def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | None]]) -> None:
-    """Take people's WhatsApp messages over a push to the provider, which reports a status and a price of each, if any."""
+    """Take people's WhatsApp messages over a push to the provider,
+    which reports a status and a price of each, if any.
+    """
     post = SentMessages(here)
     ids = post.handed_over(
         Step("whatsapp", When.NOT_DELIVERED, HOUR, content={"content_sid": HX}), people=len(statuses)

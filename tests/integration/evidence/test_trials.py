@@ -1,4 +1,6 @@
-"""Rules that are tried: the SMS goes, its line in the ledger says which of them would have stopped it, and all are counted."""
+"""Rules that are tried: the SMS goes, its line in the ledger says which of them would have stopped it,
+and all are counted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The day's budget in SMS parts on a real Valkey and a real PostgreSQL: exact, also under concurrency and after a wipe."""
+"""The day's budget in SMS parts on a real Valkey and a real PostgreSQL: exact,
+also under concurrency and after a wipe.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A batch is the unit of work: it costs the same number of queries, Redis calls and messages, however many are in it."""
+"""A batch is the unit of work: it costs the same number of queries, Redis calls and messages,
+however many are in it.
+"""
 
 from __future__ import annotations
 

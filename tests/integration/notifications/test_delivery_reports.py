@@ -1,4 +1,6 @@
-"""What never called back: the daily look into Twilio's list, the question about single messages, and when nobody asks any more."""
+"""What never called back: the daily look into Twilio's list, the question about single messages,
+and when nobody asks any more.
+"""
 
 from __future__ import annotations
 

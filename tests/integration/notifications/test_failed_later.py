@@ -1,4 +1,6 @@
-"""Messages that their provider took, and failed later for what the operator must mend: sent again, and never two arrive."""
+"""Messages that their provider took, and failed later for what the operator must mend: sent again,
+and never two arrive.
+"""
 
 from __future__ import annotations
 

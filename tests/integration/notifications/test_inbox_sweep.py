@@ -1,4 +1,6 @@
-"""What was accepted and has not come through is published again: each once, by whoever looks first, and all of them in the end."""
+"""What was accepted and has not come through is published again: each once, by whoever looks first,
+and all of them in the end.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What two workers do at once: every pair that looks and then writes, met at every statement of either.
 
 Left out, because nothing is looked at before it is written: tags, numbers and consent (each one guarded statement), the
-inbox and the limits in Redis (one script each), templates and segments (one row each). A withdrawn push may be withdrawn twice,
-which nobody sees.
+inbox and the limits in Redis (one script each), templates and segments (one row each). A withdrawn push may be
+withdrawn twice, which nobody sees.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The last look before a message goes: the world may have changed since it was decided, and every rule is asked again."""
+"""The last look before a message goes: the world may have changed since it was decided,
+and every rule is asked again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the provider reports afterwards: any order, any number of times, the same rows; and what it means for the next step."""
+"""What the provider reports afterwards: any order, any number of times, the same rows;
+and what it means for the next step.
+"""
 
 from __future__ import annotations
 

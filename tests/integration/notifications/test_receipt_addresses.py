@@ -1,4 +1,6 @@
-"""The address at which an app reports outlives the push that carries it: a phone that was off for a day can still say so."""
+"""The address at which an app reports outlives the push that carries it:
+a phone that was off for a day can still say so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What nobody recorded is looked up at Twilio: adopted by the one it belongs to, sent again if it is not there, given up in the end."""
+"""What nobody recorded is looked up at Twilio: adopted by the one it belongs to, sent again if it is not there,
+given up in the end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Said before, counts before: what a caller was told is accepted holds in every later decision, whatever still waits in a queue.
+"""Said before, counts before: what a caller was told is accepted holds in every later decision, whatever still waits in
+a queue.
 
 No worker takes up the queue of events here: it is as if it were stopped, or a million messages long.
 """

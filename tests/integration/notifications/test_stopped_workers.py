@@ -1,4 +1,6 @@
-"""A worker that stands still between two lines, and the world that goes on: a decision holds at the moment of the call."""
+"""A worker that stands still between two lines, and the world that goes on:
+a decision holds at the moment of the call.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The SQL says what ``lifecycle.TRIGGERS`` says, for every combination of trigger, receipt, relation of steps and state."""
+"""The SQL says what ``lifecycle.TRIGGERS`` says, for every combination of trigger, receipt,
+relation of steps and state.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Combination:
-    """A notification with a push, a step 1 and perhaps a step 2, of which the last is looked at, and a receipt about one."""
+    """A notification with a push, a step 1 and perhaps a step 2, of which the last is looked at,
+    and a receipt about one.
+    """
 
     id: UUID
     trigger: When | None

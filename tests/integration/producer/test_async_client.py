@@ -1,4 +1,6 @@
-"""The asyncio client: the same calls, a few round trips for a thousand of them, and nothing lost when the broker comes and goes."""
+"""The asyncio client: the same calls, a few round trips for a thousand of them,
+and nothing lost when the broker comes and goes.
+"""
 
 from __future__ import annotations
 

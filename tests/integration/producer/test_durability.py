@@ -1,4 +1,6 @@
-"""What "accepted" means is a choice: each level is confirmed by the broker itself, or the caller is told that it is not."""
+"""What "accepted" means is a choice: each level is confirmed by the broker itself,
+or the caller is told that it is not.
+"""
 
 from __future__ import annotations
 

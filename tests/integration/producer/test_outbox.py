@@ -1,4 +1,6 @@
-"""An outbox in the application's own database: committed is accepted, rolled back is nothing, each is published, in order."""
+"""An outbox in the application's own database: committed is accepted, rolled back is nothing,
+each is published, in order.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The producer and a real Valkey: what "accepted" promises, and what an application sees when the broker is not there."""
+"""The producer and a real Valkey: what "accepted" promises, and what an application sees when the
+broker is not there.
+"""
 
 from __future__ import annotations
 

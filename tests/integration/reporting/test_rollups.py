@@ -1,4 +1,6 @@
-"""The roll-ups say what a recount of every single notification says: whatever happened, in whatever order, and after kills."""
+"""The roll-ups say what a recount of every single notification says: whatever happened, in whatever order,
+and after kills.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What an operator has paused waits as a row, and goes exactly once when it is resumed; anything else goes as always."""
+"""What an operator has paused waits as a row, and goes exactly once when it is resumed;
+anything else goes as always.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What people write, and who opts out or in, is told to the application: once, in order, and about whom only where it may be."""
+"""What people write, and who opts out or in, is told to the application: once, in order,
+and about whom only where it may be.
+"""
 
 from __future__ import annotations
 

@@ -152,7 +152,9 @@ def test_one_click_ends_a_trouble_of_clicks() -> None:
 
 
 class OrdinaryTraffic:
-    """Some weeks of an application that works: small templates, nights, new versions, campaigns to people who rarely click."""
+    """Some weeks of an application that works: small templates, nights, new versions,
+    campaigns to people who rarely click.
+    """
 
     KINDS = (("android", 0.9), ("ios", 0.95), ("web", 0.0))
 

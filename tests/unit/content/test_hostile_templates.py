@@ -1,4 +1,6 @@
-"""A template written to eat the worker is stopped early, in time and in memory, each in a process that has little of both."""
+"""A template written to eat the worker is stopped early, in time and in memory,
+each in a process that has little of both.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Texts: filled in strictly, whatever the values, never beyond the providers' limits, and never at the worker's expense."""
+"""Texts: filled in strictly, whatever the values, never beyond the providers' limits,
+and never at the worker's expense.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Migrations run beside workers that are at work: squawk looks for statements that would hold these up, or break them."""
+"""Migrations run beside workers that are at work: squawk looks for statements that would hold these up,
+or break them.
+"""
 
 from __future__ import annotations
 

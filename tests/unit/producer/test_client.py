@@ -1,4 +1,6 @@
-"""What an application sees: ids come back, mistakes are named in the caller's own words, and importing costs nothing."""
+"""What an application sees: ids come back, mistakes are named in the caller's own words,
+and importing costs nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tencent's push payload: the sample of its documentation as it is, each field's meaning, and everything that is wrong at once."""
+"""Tencent's push payload: the sample of its documentation as it is, each field's meaning,
+and everything that is wrong at once.
+"""
 
 from __future__ import annotations
 

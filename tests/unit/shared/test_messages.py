@@ -1,4 +1,6 @@
-"""The validator: what is wrong is refused with the name of the field, whatever it is, and what is right comes out whole."""
+"""The validator: what is wrong is refused with the name of the field, whatever it is,
+and what is right comes out whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The countdown behind a push starts when the first device has it, and push and message are never under way together."""
+"""The countdown behind a push starts when the first device has it,
+and push and message are never under way together.
+"""
 
 from __future__ import annotations
 

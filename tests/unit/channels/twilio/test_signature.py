@@ -1,4 +1,6 @@
-"""Which requests are Twilio's: as its own library judges, and where that library knows too little, as Twilio documents it."""
+"""Which requests are Twilio's: as its own library judges, and where that library knows too little,
+as Twilio documents it.
+"""
 
 from __future__ import annotations
 
