@@ -1,4 +1,4 @@
-"""The ``knocktwice`` command, also as ``python -m knocktwice_worker.cli``. Says so if what it needs was not installed."""
+"""The ``knocktwice`` command, also as ``python -m knocktwice_worker.cli``. Names what it needs and is not installed."""
 
 from __future__ import annotations
 

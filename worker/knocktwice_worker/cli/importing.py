@@ -70,7 +70,7 @@ class Report:
 
 
 class _Seen:
-    """The rows further above in a file. They are kept in a file without a name, so memory does not grow with the rows."""
+    """The rows further above in a file, kept in a file without a name: memory does not grow with them."""
 
     def __init__(self) -> None:
         self._rows = sqlite3.connect("")

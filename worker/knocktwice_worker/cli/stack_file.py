@@ -58,7 +58,7 @@ def read(home: Path) -> str | None:
 
 
 def without_our_own(settings: Settings) -> Settings:
-    """Return the settings as if nobody had exported the embedded servers' addresses: they name no operator's servers."""
+    """Return the settings without the embedded servers' addresses, which name no operator's servers."""
     servers = embedded.addresses(settings.home)
     ours = {
         "broker_url": settings.broker_url == servers.broker_url,
@@ -76,7 +76,7 @@ def _kept(home: Path) -> dict[str, str]:
 
 
 def _key(engine: Engine, own_secret: str, kept: str) -> str:
-    """Return a key for everything but what only administrators may do: the kept one if it still works, else a new one."""
+    """Return a key for all but an administrator's rights: the kept one if it still works, else a new one."""
     # The sandbox and the demo, which need no gateway, import this module too.
     from knocktwice_worker.gateway.auth import keys
 

@@ -1,4 +1,4 @@
-"""``knocktwice pause``, ``resume``, ``set`` and ``unset``: what operators switch on every worker, and the record of it."""
+"""``knocktwice pause``, ``resume``, ``set`` and ``unset``: what operators switch on every worker, recorded."""
 
 from __future__ import annotations
 

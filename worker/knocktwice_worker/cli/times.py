@@ -28,7 +28,9 @@ def span(text: str, field: str, most: timedelta = LONGEST) -> timedelta:
 
 
 def moment(text: str, field: str) -> datetime:
-    """Return a moment that is given as a time or as how long ago it was; without an offset it is by this machine's clock.
+    """Return a moment that is given as a time or as how long ago it was.
+
+    A time without an offset is by this machine's clock.
 
     Raises:
         InvalidMessage: it is neither.

@@ -1,4 +1,4 @@
-"""``knocktwice unknown``: messages of which nobody can tell whether they went out. List them, send them again, close them."""
+"""``knocktwice unknown``: lists, sends again or closes messages of which nobody can tell whether they went out."""
 
 from __future__ import annotations
 

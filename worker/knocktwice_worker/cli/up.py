@@ -112,7 +112,7 @@ def gateway(settings: Settings, environment: Mapping[str, str], *options: str) -
 
 @contextlib.contextmanager
 def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
-    """What phones report of pushes without a receipt address, an application would report through the producer library."""
+    """Report what phones say of pushes without a receipt address, as an application does with the producer library."""
     with Client(broker_url(settings), state_url=settings.state_url) as client:
 
         def report(event: ReceiptEvent) -> None:

@@ -1,5 +1,6 @@
-"""Pages that are a list, each with the actions that belong to its rows: what is said and to whom, what providers and apps
-answer, and what needs somebody."""
+"""Pages that are a list, with the actions of each row: what is said and to whom, what providers and apps answer, and
+what needs somebody.
+"""
 
 from __future__ import annotations
 

@@ -35,8 +35,14 @@ _NEEDS_QUOTES = "put the text in quotes"
 _REMEDIES = (
     (r"found character '\\t'", "indent with blanks, not with tabs"),
     (r"found character '[%@`]'", f"if a text begins with it, {_NEEDS_QUOTES}"),
-    (r"undefined alias|expected alphabetic or numeric character", f"if a text begins with * or &, {_NEEDS_QUOTES}; else write the &anchor before it"),
-    (r"mapping values are not allowed here", f"if it is a text with a colon, {_NEEDS_QUOTES}; else check the indentation"),
+    (
+        r"undefined alias|expected alphabetic or numeric character",
+        f"if a text begins with * or &, {_NEEDS_QUOTES}; else write the &anchor before it",
+    ),
+    (
+        r"mapping values are not allowed here",
+        f"if it is a text with a colon, {_NEEDS_QUOTES}; else check the indentation",
+    ),
     (r"found another document|expected '<document start>'", "a file is one document: remove the line of --- or ..."),
     (r"unknown escape character", "use single quotes, in which a backslash is a backslash"),
     (r"unexpected end of stream", "a quote is opened and not closed"),

@@ -1,4 +1,4 @@
-"""``/v1/me``: what an app or a page says of the one person whose token it has; ``/v1/users/{user}/tokens`` makes a token.
+"""``/v1/me``: what an app or a page says of the person whose token it has; ``/v1/users/{user}/tokens`` makes one.
 
 The person is always the token's: no path and no body names one, so a token cannot touch anybody else. A device that a
 token registers belongs to its person from then on, whoever had it before: whoever knows a device's registration has the

@@ -124,7 +124,7 @@ async def _notify(request: Request) -> Response:
 
 
 def _accepted(kept: Kept, ids: Sequence[UUID], *, test: bool) -> str:
-    """Return the answer as JSON. Nearly always all is well, and then it is put together from texts, which takes less time."""
+    """Return the answer as JSON. Where all is well it is put together from texts, which takes less time."""
     repeated = kept.draft.repeated
     if not repeated and not kept.refused:
         end = ',"test":true}' if test else "}"

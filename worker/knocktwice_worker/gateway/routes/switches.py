@@ -1,4 +1,4 @@
-"""``/v1/switches``, ``/v1/pauses``, ``/v1/settings`` and ``/v1/audit``: what operators pause and change, and the record."""
+"""``/v1/switches``, ``/v1/pauses``, ``/v1/settings`` and ``/v1/audit``: what operators pause and change, recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pushwoosh: ``/pushwoosh/json/1.3/…`` takes its messages, devices, tags and questions about what became of a message."""
+"""Pushwoosh: ``/pushwoosh/json/1.3/…`` takes its messages, devices, tags and questions about a message's end."""
 
 from knocktwice_worker.gateway.faces.pushwoosh.interface import FACE
 
