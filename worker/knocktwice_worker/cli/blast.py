@@ -6,8 +6,7 @@ Exit codes of ``start``: 0 it is started, or was before with this key; 1 it cann
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,11 +16,10 @@ from rich.table import Table
 
 from knocktwice import wire
 from knocktwice_shared.counted import many
-from knocktwice_shared.messages import parse_blast
-from knocktwice_worker.blasts import own_params, request, schedules, standing, states
+from knocktwice_worker.blasts import schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
-from knocktwice_worker.cli import blast_people, contents_options, params_file, push_options, send_options, step_options
-from knocktwice_worker.cli.blast_preflight import Budget, examined
+from knocktwice_worker.cli import blast_start, contents_options, push_options, send_options, step_options
+from knocktwice_worker.cli.blast_preflight import Budget
 from knocktwice_worker.cli.output import AsJson, OfProject, clock, fail, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.tables import AsCsv, print_table
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from knocktwice_shared.messages import Blast
     from knocktwice_worker.blasts.standing import Standing
 
 app = typer.Typer(name="blast", help="One notification to everybody in a segment.", no_args_is_help=True)
@@ -152,36 +149,10 @@ def start(
     shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale, whose)
     file = None if params is None or params.lstrip()[:1] in ("{", "[") else Path(params)
     values = given_values(None if file else params, param or [])
-    told: dict[str, Any] = {}
-    dry_run = dry_run or bool(preview)
     budget = Budget(expected_fallback_share, budget_parts, budget_cost)
-
-    def wanted(own: Mapping[str, str]) -> Blast:
-        message = wire.blast(segment, shared, key=key, params={**values, **own}, throttle_per_min=per_minute)
-        return replace(parse_blast(message), params=values)
-
-    with wire.in_callers_words(wire.with_steps(str, shared)), ExitStack() as stack:
-        given = stack.enter_context(params_file.opened(file)) if file else None
-        blast = wanted(given.first if given else {})
-        # One transaction: what the file says is there until it is decided about.
-        conn = stack.enter_context(reading(services()))
-        known = standing.of(conn, blast) is not None
-        sample = None
-        if given is not None and (dry_run or not known):
-            sample, told["people"] = blast_people.gathered(conn, given, blast, quiet=as_json)
-        if dry_run or (not known and budget.limited):
-            each = blast if sample is None else request.filled(blast, sample)
-            only = None if sample is None else own_params.people()
-            told["preflight"] = examined(conn, each, budget, only, show=dry_run and not as_json)
-        if preview:
-            told["previews"] = [
-                blast_people.preview(conn, blast, user, own=sample is not None, quiet=as_json) for user in preview
-            ]
-        if not dry_run:
-            started = request.start(conn, blast, settings=services().settings, sample=sample)
-            differs = not started.new and request.differs(conn, blast)
-            conn.commit()
-            told |= {"id": started.id, "key": key, "new": started.new, "differs": differs}
+    dry_run = dry_run or bool(preview)
+    order = blast_start.Order(segment, key, shared, values, file, per_minute, budget, preview or (), dry_run)
+    told = blast_start.carry_out(order, quiet=as_json)
     if as_json:
         print_json(told)
     elif not dry_run:
