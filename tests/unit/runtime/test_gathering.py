@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from knocktwice_worker.runtime.gathering import Pile
+from knocktwice_worker.runtime.pile import Pile
 from support.system import eventually
 
 

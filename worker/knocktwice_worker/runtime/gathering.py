@@ -16,9 +16,8 @@ alone. After an outage thousands come again, and one by one they would take hour
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -29,7 +28,7 @@ from celery.worker.request import create_request_cls
 from celery.worker.strategy import default
 from redis.exceptions import RedisError
 
-from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_worker.runtime.pile import Pile
 from knocktwice_worker.runtime.private_task import DiscreetTask
 from knocktwice_worker.runtime.publishing import AGAIN, REDELIVERED
 
@@ -40,13 +39,6 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
 log = structlog.get_logger(__name__)
-
-#: Groups that one worker processes at once: one is prepared while the other waits for the provider. More groups would
-#: only be smaller.
-_THREADS = 2
-#: Seconds that a thread rests after a group. Without the rest, the next group under load would be small and cost nearly
-#: as much as a large one. The rest is shorter than a provider's answer.
-_REST_S = 0.1
 
 #: Headers of messages that only Celery's own code can handle: a task for later, one that expires, one of a workflow.
 _OF_CELERY = ("eta", "expires", "group")
@@ -72,163 +64,48 @@ class GatheredTask(DiscreetTask):
     patient: bool = False
 
 
-class Pile:
-    """Items that wait for a thread.
-
-    Args:
-        work: processes a group.
-        weigh: returns the size of an item.
-        start: runs a function in a thread of the pool.
-        threads: the most groups processed at once.
-        most: the greatest total weight of a group; a single heavier item goes alone.
-        rest_s: seconds that a thread rests after a group. It does not rest if no item waits, or enough for a whole
-            group.
-        patient: whether a thread also rests before its first group, because nobody waits for the result.
-    """
-
-    def __init__(
-        self,
-        work: Callable[[list[Any]], None],
-        weigh: Callable[[Any], int],
-        start: Callable[[Callable[[], None]], object],
-        *,
-        threads: int = _THREADS,
-        most: int = BATCH_LIMIT,
-        rest_s: float = _REST_S,
-        patient: bool = False,
-    ) -> None:
-        self._work = work
-        self._weigh = weigh
-        self._start = start
-        self._most = most
-        self._free = threads
-        self._rest_s = rest_s
-        self._patient = patient
-        #: Whether a thread rests before its first group. It takes what comes meanwhile, so no other thread is started.
-        self._collecting = False
-        self._lock = threading.Condition()
-        self._waiting: deque[tuple[Any, int]] = deque()
-        self._piled = 0
-
-    def add(self, item: Any) -> None:
-        """Have an item processed, together with the others that wait by then."""
-        weight = self._weigh(item)
-        with self._lock:
-            self._waiting.append((item, weight))
-            self._piled += weight
-            if not self._free or self._collecting:
-                if self._piled >= self._most:
-                    self._lock.notify()
-                return
-            self._free -= 1
-            self._collecting = self._patient
-        try:
-            self._start(self._run)
-        except BaseException:
-            with self._lock:
-                self._free += 1
-                self._collecting = False
-            raise
-
-    def _run(self) -> None:
-        if self._patient:
-            self._rest()
-            with self._lock:
-                self._collecting = False
-        while group := self._take():
-            try:
-                self._work(group)
-            except Exception as error:  # noqa: BLE001 - a boundary
-                # An error must not leave this loop, or the thread would count as busy for ever. The group's messages
-                # are not acknowledged, so they come again.
-                log.error("a group was left behind", messages=len(group), error=type(error).__name__)
-            self._rest()
-
-    def _rest(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._lock.wait_for(lambda: self._piled >= self._most, self._rest_s)
-
-    def _take(self) -> list[Any]:
-        """Return the next group. If it is empty, this thread counts as free from now on."""
-        taken: list[Any] = []
-        size = 0
-        with self._lock:
-            while self._waiting and (not taken or size + self._waiting[0][1] <= self._most):
-                item, weight = self._waiting.popleft()
-                taken.append(item)
-                size += weight
-            self._piled -= size
-            if not taken:
-                self._free += 1
-        return taken
-
-
 def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., Any]:
     """Return the function that Celery's consumer calls with each message of a gathered task."""
     alone = default(task, app, consumer)
     if not isinstance(consumer.pool, TaskPool):
         # Tasks of other pools may run in other processes, which do not see the pile.
         return alone  # type: ignore[no-any-return]
-    eventer = consumer.event_dispatcher
-    make = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)
+    return _Reception(task, app, consumer, alone).receive
 
-    def work(requests: list[Request]) -> None:
-        began = time.monotonic()
-        for request in requests:
-            request.on_accepted(os.getpid(), began)
-        # A message may be there twice.
-        messages = {request.id: request.args[0] for request in requests}
-        try:
-            task.together(list(messages.items()))
-        except Exception as error:  # noqa: BLE001 - the message that it was about raises it again, alone
-            log.info(
-                "messages are taken one by one", task=task.name, messages=len(requests), error=type(error).__name__
-            )
-            for request in requests:
-                consumer.on_task_request(request)
-            return
-        result = (False, None, time.monotonic() - began)
-        for request in requests:
-            request.on_success(result)
 
-    def work_again(requests: list[Request]) -> None:
-        try:
-            fit = set(task.begin_again([request.id for request in requests]))
-        except RedisError as error:
-            log.warning("messages are taken one by one", task=task.name, error=type(error).__name__)
-            fit = set()
-        if together := [request for request in requests if request.id in fit]:
-            work(together)
-        for request in requests:
-            if request.id not in fit:
-                consumer.on_task_request(request)
+class _Reception:
+    """Receives the messages of one gathered task for one consumer.
 
-    def weigh(request: Request) -> int:
-        return task.weight(request.args[0])
+    Args:
+        task, app, consumer: as Celery gives them.
+        alone: Celery's own way to receive a message.
+    """
 
-    pile = Pile(work, weigh, consumer.pool.apply_async, patient=task.patient)
-    again_pile = Pile(work_again, weigh, consumer.pool.apply_async, threads=1, patient=task.patient)
+    def __init__(self, task: GatheredTask, app: Celery, consumer: Any, alone: Callable[..., Any]) -> None:
+        self._task = task
+        self._consumer = consumer
+        self._alone = alone
+        pool, eventer = consumer.pool, consumer.event_dispatcher
+        make = create_request_cls(symbol_by_name(task.Request), task, pool, consumer.hostname, eventer, app=app)
+        self._request = partial(make, app=app, hostname=consumer.hostname, eventer=eventer, task=task)
+        self._pile = Pile(self._work, self._weigh, pool.apply_async, patient=task.patient)
+        self._again = Pile(self._work_again, self._weigh, pool.apply_async, threads=1, patient=task.patient)
 
-    def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
+    def receive(self, message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
+        """Put a message on a pile; what only Celery's own code can handle goes Celery's way."""
         headers = message.headers
-        again = headers.get(AGAIN) or (message.delivery_info or {}).get(REDELIVERED)
         if body is not None or any(headers.get(name) for name in _OF_CELERY) or headers["id"] in state.revoked:
-            return alone(message, body, ack, reject, callbacks)
-        request = make(
+            return self._alone(message, body, ack, reject, callbacks)
+        request = self._request(
             message,
             on_ack=ack,
             on_reject=reject,
-            app=app,
-            hostname=consumer.hostname,
-            eventer=eventer,
-            task=task,
-            connection_errors=consumer.connection_errors,
+            connection_errors=self._consumer.connection_errors,
             body=message.body,
             headers=headers,
         )
         if len(request.args) != 1 or request.kwargs:
-            return alone(message, body, ack, reject, callbacks)
+            return self._alone(message, body, ack, reject, callbacks)
         request.send_event(
             "task-received",
             name=request.name,
@@ -241,7 +118,39 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
         state.task_reserved(request)
         for callback in callbacks or ():
             callback(request)
-        (again_pile if again else pile).add(request)
+        again = headers.get(AGAIN) or (message.delivery_info or {}).get(REDELIVERED)
+        (self._again if again else self._pile).add(request)
         return None
 
-    return receive
+    def _weigh(self, request: Request) -> int:
+        return self._task.weight(request.args[0])
+
+    def _work(self, requests: list[Request]) -> None:
+        began = time.monotonic()
+        for request in requests:
+            request.on_accepted(os.getpid(), began)
+        # A message may be there twice.
+        messages = {request.id: request.args[0] for request in requests}
+        try:
+            self._task.together(list(messages.items()))
+        except Exception as error:  # noqa: BLE001 - the message that it was about raises it again, alone
+            name, count = self._task.name, len(requests)
+            log.info("messages are taken one by one", task=name, messages=count, error=type(error).__name__)
+            for request in requests:
+                self._consumer.on_task_request(request)
+            return
+        result = (False, None, time.monotonic() - began)
+        for request in requests:
+            request.on_success(result)
+
+    def _work_again(self, requests: list[Request]) -> None:
+        try:
+            fit = set(self._task.begin_again([request.id for request in requests]))
+        except RedisError as error:
+            log.warning("messages are taken one by one", task=self._task.name, error=type(error).__name__)
+            fit = set()
+        if together := [request for request in requests if request.id in fit]:
+            self._work(together)
+        for request in requests:
+            if request.id not in fit:
+                self._consumer.on_task_request(request)
