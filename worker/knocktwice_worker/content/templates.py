@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PlainSerializer,
@@ -33,17 +30,14 @@ from knocktwice_shared.messages import (
     TEMPLATE_NAME_LIMIT,
     VALID_FOR_LIMIT,
     Category,
-    Priority,
     Push,
     Step,
     When,
     one_text,
-    parse_content,
     senders,
 )
-from knocktwice_shared.messages.problems import collected, fail, settle
 from knocktwice_worker.content import locales
-from knocktwice_worker.content.liquid import BrokenTemplate, variables
+from knocktwice_worker.content.template_content import Content, Part, to_liquid
 from knocktwice_worker.content.template_fallback import Fallback
 from knocktwice_worker.notation import durations
 
@@ -52,10 +46,6 @@ if TYPE_CHECKING:
 
 #: So that a name can stand in a command line, a file and a log.
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{TEMPLATE_NAME_LIMIT - 1}}}")
-#: ``{1}``, where it does not stand inside Liquid's own markup.
-_POSITIONAL = re.compile(
-    r"(?s:\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}|\{\{.*?\}\}|\{%.*?%\})|\{([1-9][0-9]?)\}",
-)
 
 
 class InvalidDefinition(InvalidMessage):
@@ -73,112 +63,11 @@ def _valid_for(value: object) -> timedelta:
     return span
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PushContent(_Part):
-    """The push's texts in one language, and how it looks and sounds; the fields are the contract's."""
-
-    title: str
-    body: str | None = None
-    data: dict[str, str] = Field(default_factory=dict)
-    link: str | None = None
-    image: str | None = None
-    subtitle: str | None = None
-    sound: str | None = None
-    badge: int | str | None = None
-    channel_id: str | None = None
-    priority: Priority | None = None
-    icon: str | None = None
-    color: str | None = None
-    android: dict[str, Any] = Field(default_factory=dict)
-    apns: dict[str, Any] = Field(default_factory=dict)
-    webpush: dict[str, Any] = Field(default_factory=dict)
-
-
-class Content(_Part):
-    """The texts of a notification in one language.
-
-    Attributes:
-        text: what every channel says that has no text of its own here.
-        push: the push; ``None``: there is none, and the first step goes at once. Without a body it says ``text``.
-        sms: the text of each SMS that has none of its own; without it ``text``, or else the push's body.
-    """
-
-    text: str | None = None
-    push: PushContent | None = None
-    sms: str | None = None
-
-    @model_validator(mode="after")
-    def _sendable(self) -> Self:
-        _, found = collected(self._check)
-        if found:
-            raise InvalidMessage.of(found).renamed(self._called)
-        return self
-
-    def _check(self) -> None:
-        self._parsed()
-        settle()
-        self.variables()
-
-    def _called(self, field: str) -> str:
-        """Return what the declaration calls a field of the contract."""
-        field = field.removeprefix("content.").replace("sms.text", "sms")
-        own = self.sms if field == "sms" else self.push and self.push.body
-        return "text" if field in ("sms", "push.body") and own is None and self.text is not None else field
-
-    def _parsed(self) -> tuple[Push | None, str | None]:
-        fields: dict[str, Any] = {}
-        if self.push is not None:
-            push = self.push.model_dump(mode="json")
-            fields["push"] = push if self.push.body is not None else {**push, "body": self.text}
-        # Without a push the text is all there is; behind one that says the text, too, it is the push's body.
-        own = self.text if self.sms is None and (self.push is None or self.push.body is not None) else self.sms
-        if own is not None:
-            fields["sms"] = {"text": own}
-        push_, text = parse_content(fields, "content")
-        return push_, None if text is None else one_text(text)
-
-    @cached_property
-    def said(self) -> tuple[Push | None, str | None]:
-        """Push and SMS text, as Liquid that takes all parameters by name.
-
-        Raises:
-            InvalidMessage: a field is wrong.
-        """
-        push, sms = self._parsed()
-        return push and push.with_texts(lambda _, text: _to_liquid(text)), sms and _to_liquid(sms)
-
-    @property
-    def sms_words(self) -> str | None:
-        """The text of an SMS that has none of its own, as it was declared; ``None``: there is none."""
-        if self.sms is not None or self.text is not None:
-            return self.sms if self.sms is not None else self.text
-        return None if self.push is None else self.push.body
-
-    def texts(self) -> dict[str, str]:
-        """Return what may hold placeholders, by field, as Liquid."""
-        push, sms = self.said
-        texts = {} if push is None else {f"push.{place}": text for place, text in push.texts()}
-        return texts if sms is None else texts | {"sms": sms}
-
-    def variables(self) -> frozenset[str]:
-        """Return the names of the parameters; ``1`` is that of ``{1}``."""
-        names: set[str] = set()
-        for field, text in self.texts().items():
-            try:
-                names |= variables(text)
-            except BrokenTemplate as error:
-                fail(field, str(error), None)
-        return frozenset(names)
-
-
 def _kind_of_fallback(value: object) -> str:
     return "fallback" if isinstance(value, dict | Fallback) else "steps" if isinstance(value, list) else "never"
 
 
-class Definition(_Part):
+class Definition(Part):
     """A template.
 
     Attributes:
@@ -291,7 +180,7 @@ class Definition(_Part):
         if step.too_long(self.signature):
             raise InvalidMessage(f"{path}.text", f"is too long with its signature; {SMS_CHARS_LIMIT} at most")
         try:
-            set(step.names(_to_liquid))
+            set(step.names(to_liquid))
         except InvalidMessage as error:
             raise InvalidMessage(f"{path}.{error.field}", error.problem) from None
 
@@ -313,14 +202,14 @@ class Definition(_Part):
     def parameters(self) -> list[str]:
         """The names that its texts take values for; ``1`` is that of ``{1}``."""
         names = {name for content in self.contents.values() for name in content.variables()}
-        return sorted(names.union(*(step.names(_to_liquid) for step in self._steps)))
+        return sorted(names.union(*(step.names(to_liquid) for step in self._steps)))
 
     @property
     def plan(self) -> tuple[Step, ...]:
         """The steps that follow the push, or go without one, as a batch carries them."""
         if not self.pushes and not self._steps:
             return (AT_ONCE,)
-        return tuple(step.step(_to_liquid, self.signature) for step in self._steps)
+        return tuple(step.step(to_liquid, self.signature) for step in self._steps)
 
     def choose(self, wanted: str | None) -> str | None:
         """Return the locale whose contents a person gets, or ``None`` if no locale has contents for the person."""
@@ -368,8 +257,3 @@ def _told(name: str, error: Any) -> list[InvalidMessage]:
     if isinstance(cause, InvalidMessage):
         return [InvalidMessage(".".join([name, *place, one.field]), one.problem) for one in cause.problems]
     return [InvalidMessage(".".join([name, *place]), problem)]
-
-
-def _to_liquid(text: str) -> str:
-    """Write ``{1}`` as Liquid; what is Liquid already stays."""
-    return _POSITIONAL.sub(lambda m: f'{{{{ ["{m[1]}"] }}}}' if m[1] else m[0], text)
