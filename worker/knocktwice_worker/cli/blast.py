@@ -25,6 +25,7 @@ from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.reporting import figures, rollups
+from knocktwice_worker.reporting.outcome_figures import Figures
 from knocktwice_worker.services import services
 from knocktwice_worker.switches import audit
 
@@ -312,7 +313,7 @@ def cost(blast: Which, as_json: AsJson = False) -> None:
             until=last,
             project=row.project or "",
             prices=here.channels.prices,
-        ).lines.get(row.key, figures.Figures())
+        ).lines.get(row.key, Figures())
     waiting = row.total - row.sent
     if as_json:
         print_json({"blast": row.key, "state": row.state, "not_notified_yet": waiting, **told.as_json()})

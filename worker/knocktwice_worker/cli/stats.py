@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
-    from knocktwice_worker.reporting.figures import ChannelLine, Figures, Report
+    from knocktwice_worker.reporting.figures import Report
+    from knocktwice_worker.reporting.outcome_figures import ChannelLine, Figures
 
 #: The oldest figures that can be asked for.
 _LONGEST = timedelta(days=36_500)

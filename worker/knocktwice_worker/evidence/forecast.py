@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from knocktwice_worker.reporting.delay_curve import Advice
-    from knocktwice_worker.reporting.figures import Figures
+    from knocktwice_worker.reporting.outcome_figures import Figures
 
 #: So many open steps are looked at.
 MOST = 100_000

@@ -22,6 +22,7 @@ from knocktwice_worker.notation.masking import mask_or_erased
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import unknown
 from knocktwice_worker.reporting import delay_curve, figures
+from knocktwice_worker.reporting.outcome_figures import Figures
 from knocktwice_worker.webhooks import endpoints
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def content(conn: Connection, here: Services) -> Listing:
     told = figures.report(conn, by=figures.Dimension.TEMPLATE, since=since, until=today, prices=here.channels.prices)
     rows = []
     for one in template_store.names(conn)[:_MOST]:
-        own = told.lines.get(one.name, figures.Figures())
+        own = told.lines.get(one.name, Figures())
         cells = [one.name, ", ".join(one.locales), f"{one.version} of {_day(one.updated_at)}", _many(own.accepted)]
         cells += [_percent(own.fell_back_rate), _percent(own.response_rate), _money(own.cost)]
         rows.append(Row(cells, page=one.name))

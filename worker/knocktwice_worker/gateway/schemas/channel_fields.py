@@ -7,7 +7,7 @@ from typing import cast
 
 from pydantic.config import JsonDict
 
-from knocktwice_worker.reporting import figures
+from knocktwice_worker.reporting.outcome_figures import other_channels
 
 _TYPES: dict[str, JsonDict] = {
     "count": {"type": "integer"},
@@ -27,7 +27,7 @@ def of_channels(**fields: str) -> Callable[[JsonDict], None]:
     def add(schema: JsonDict) -> None:
         properties = cast("dict[str, JsonDict]", schema["properties"])
         required = cast("list[str]", schema["required"])
-        for channel in figures.others():
+        for channel in other_channels():
             for name, kind in fields.items():
                 properties[name.replace("channel", channel)] = dict(_TYPES[kind])
                 required.append(name.replace("channel", channel))
