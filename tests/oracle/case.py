@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING
 from oracle.records import Answer, Told
 
 if TYPE_CHECKING:
-    from oracle.records import Cancel, Device, End, Evidence, Notify, PushAsked, Receipt, Rules, SmsAsked, Step, Wish
+    from oracle.records import (
+        Cancel,
+        Device,
+        End,
+        Evidence,
+        Notify,
+        Phone,
+        PushAsked,
+        Receipt,
+        Rules,
+        SmsAsked,
+        Step,
+        Wish,
+    )
 
 #: In the provider's books.
 IN_BOOKS = frozenset({Answer.TAKEN, Answer.TAKEN_UNTOLD})
@@ -116,6 +129,18 @@ class Case:
         perhaps = [c for c in calls if since <= c.asked_at <= until and c.told is not Told.REFUSED]
         return any(c.user == self.plan.user for c in perhaps)
 
+    def moved_at(self, number: str, until: float) -> float | None:
+        """Return when a caller was told that the person has this number no more; ``None``: perhaps they have it."""
+        calls = [c for c in self.world.phones_of[self.plan.user] if c.told is not Told.REFUSED and c.asked_at <= until]
+        last = max((place for place, call in enumerate(calls) if call.number == number), default=-1)
+        return next((call.told_at for call in calls[last + 1 :] if call.told is Told.ACCEPTED), None)
+
+    def gone_at(self, registration: str, until: float) -> float | None:
+        """Return when a caller was told that the person has this device no more; ``None``: perhaps they have it."""
+        calls = [c for c in self.world.devices[registration] if c.told is not Told.REFUSED and c.asked_at <= until]
+        last = max((place for place, call in enumerate(calls) if call.user == self.plan.user), default=-1)
+        return next((call.told_at for call in calls[last + 1 :] if call.told is Told.ACCEPTED), None)
+
     def needs_no(self, step: Step, receipt: Receipt) -> bool:
         """Whether a receipt makes a step needless."""
         if receipt.kind in ("clicked", "seen"):
@@ -151,8 +176,11 @@ class World:
         for device in evidence.devices:
             self.devices_of[device.user].add(device.registration)
         self.numbers_of: dict[str | None, set[str]] = defaultdict(set)
-        for phone in evidence.phones:
-            self.numbers_of[phone.user].add(phone.number)
+        self.phones_of: dict[str | None, list[Phone]] = defaultdict(list)
+        for phone in sorted(evidence.phones, key=lambda call: call.asked_at):
+            self.phones_of[phone.user].append(phone)
+            if phone.number is not None:
+                self.numbers_of[phone.user].add(phone.number)
         self.cases_of: dict[str, list[Case]] = defaultdict(list)
         for case in self.cases.values():
             for number in case.numbers:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from oracle.installation import Installation
 
+#: What stands around the system: wires, and the provider with its phones.
+_AROUND = frozenset({"wires", "provider"})
 #: How many stories are read at most.
 _STORIES = 2_000
 _ENDS, _SUMMARY = "ends.jsonl", "summary.json"
@@ -97,13 +99,13 @@ def evidence(home: Path) -> Evidence:
 
 
 def measure(here: Installation) -> Iterator[Sample]:
-    """Return what each part uses now."""
+    """Return what each part of the system uses now. What stands around it is not judged."""
     now = time.time()
     with suppress(sa.exc.DBAPIError), here.engine.connect() as conn:
         sessions = conn.execute(sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL")).scalar_one()
         yield Sample(now, "database", "connections", sessions)
     for name, part in here.parts.items():
-        if not part.child.alive:
+        if name in _AROUND or not part.child.alive:
             continue
         try:
             process = psutil.Process(part.child.pid)

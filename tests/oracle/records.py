@@ -143,10 +143,10 @@ class Device(Call):
 
 @dataclass(frozen=True, slots=True)
 class Phone(Call):
-    """A call that says which number a person has."""
+    """A call that says which number a person has; ``number`` is ``None`` if they have none any more."""
 
     user: str
-    number: str
+    number: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,9 @@ def mismatch(world: World) -> Iterator[Finding]:
             yield Finding(Violation.MISMATCH, push.token, push.at, f"pushed {push.text!r}, not {case.plan.push!r}")
         elif not case.may_have(push.registration, push.at):
             yield Finding(Violation.MISMATCH, push.token, push.at, f"pushed to {push.registration}, somebody else's")
+        elif case.plan.user is not None and _too_late(world, case.gone_at(push.registration, push.at), push.at):
+            story = f"pushed to {push.registration}, which had not been theirs for long"
+            yield Finding(Violation.MISMATCH, push.token, push.at, story)
     for text in world.evidence.texts:
         case = world.cases.get(text.token)
         if case is not None and case.plan.test:
@@ -126,8 +129,15 @@ def mismatch(world: World) -> Iterator[Finding]:
             yield Finding(Violation.MISMATCH, text.token, text.at, f"texted {text.text!r}, which no step says")
         elif text.number not in case.numbers:
             yield Finding(Violation.MISMATCH, text.token, text.at, f"texted {text.number}, somebody else")
+        elif case.plan.user is not None and _too_late(world, case.moved_at(text.number, text.at), text.at):
+            story = f"texted {text.number}, which had not been theirs for long"
+            yield Finding(Violation.MISMATCH, text.token, text.at, story)
         elif (step := case.step(text)) and step.when in SUCCESS and not _succeeded(case, SUCCESS[step.when], text.at):
             yield Finding(Violation.MISMATCH, text.token, text.at, f"texted for {step.when!r}, which nobody had said")
+
+
+def _too_late(world: World, said_at: float | None, at: float) -> bool:
+    return said_at is not None and world.after(said_at, at)
 
 
 def _succeeded(case: Case, kinds: frozenset[str], at: float) -> bool:

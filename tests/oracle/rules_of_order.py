@@ -99,7 +99,7 @@ def texted_by_our_delay(case: Case) -> Iterator[Finding]:
     for text in case.texted:
         if text.text != step.text or step.when not in WAITING:
             continue
-        pushed = [push.at for push in case.pushed if push.at <= text.at]
+        pushed = [push.at for push in case.pushed if push.at <= text.at and not _came_to_nothing(case, push, text.at)]
         refused = any(push.answer is Answer.REFUSED for push in case.pushes)
         if pushed and not refused and text.at < min(pushed) + step.after_s - EARLY_S:
             story = f"texted {text.at - min(pushed):.1f} s after the push, which had {step.after_s:g} s"
@@ -108,6 +108,12 @@ def texted_by_our_delay(case: Case) -> Iterator[Finding]:
             tries = f"{len(case.pushes)} tries of a push" if case.pushes else "no push was tried"
             story = f"texted without a push though there was a device ({tries})"
             yield Finding(Violation.TEXTED_BY_OUR_DELAY, case.token, text.at, story)
+
+
+def _came_to_nothing(case: Case, push: PushAsked, until: float) -> bool:
+    """Whether nobody was told that a push was taken, and it could not be tried again as the device is gone."""
+    untold = push.answer is Answer.TAKEN_UNTOLD
+    return untold and case.plan.user is not None and case.gone_at(push.registration, until) is not None
 
 
 def late(case: Case) -> Iterator[Finding]:

@@ -111,6 +111,12 @@ def many(count: int, apart_s: float, **changes: Any) -> list[object]:
 FINE = {
     "nobody clicks": world(CALL, PUSHED, TEXTED, END),
     "somebody clicks": world(CALL, PUSHED, CLICK, REACHED),
+    "sessions that are cut all the time until the end": world(*soak("connections", *([2] * 20), 30, *([2] * 22), *([32] * 20))),
+    "a number comes back": world(
+        REGISTERED, BOUND, replace(CALL, user="u1", registrations=(), phone=None), PUSHED,
+        replace(BOUND, asked_at=100.2, told_at=100.3, number=OTHER),
+        replace(BOUND, asked_at=100.4, told_at=100.5), TEXTED, END,
+    ),
     "a click at the last moment": world(CALL, PUSHED, replace(CLICK, told_at=102.0), TEXTED, CLICKED_LATE),
     "the device is gone": world(
         CALL,
@@ -233,6 +239,18 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
             REGISTERED, BOUND, replace(REGISTERED, asked_at=99, told_at=99.1, user="u2"),
             replace(CALL, user="u1", registrations=(), phone=None), PUSHED, TEXTED, END,
         ),
+        "a number that was given up": world(
+            REGISTERED, BOUND, replace(CALL, user="u1", registrations=(), phone=None), PUSHED,
+            replace(BOUND, asked_at=100.2, told_at=100.3, number=OTHER), TEXTED, END,
+        ),
+        "no number any more": world(
+            REGISTERED, BOUND, replace(CALL, user="u1", registrations=(), phone=None), PUSHED,
+            replace(BOUND, asked_at=100.2, told_at=100.3, number=None), TEXTED, END,
+        ),
+        "a device that was logged out": world(
+            REGISTERED, BOUND, replace(CALL, user="u1", registrations=(), phone=None),
+            replace(REGISTERED, asked_at=100.2, told_at=100.3, user=None), replace(PUSHED, at=103), TEXTED, END,
+        ),
         "a test's push": world(replace(CALL, test=True), PUSHED, END),
         "a test's SMS": world(replace(CALL, test=True), TEXTED, END),
         "nobody's": world(replace(TEXTED, token="")),
@@ -272,6 +290,7 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
     Violation.LEAK: {
         "memory": world(*soak("memory", *(1e8 + n * 1e7 for n in range(20)))),
         "threads": world(*soak("threads", *(20 + n for n in range(40)))),
+        "connections": world(*soak("connections", *(20 + 2 * n for n in range(40)))),
         "keys": world(Sample(200, "broker", "keys", 5_000)),
     },
     Violation.POISON: {

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 _TOGETHER_S = 0.5
 _TITLE, _BODY, _TEXT = "Your table is ready", "We keep it. [{}]", "Your table is ready. [{{{{ token }}}}.{}]"
 _PICTURE = "https://shop.example/table.png"
+#: What names the notification by its id, which with a blast nobody has before a worker has made it.
+_BY_ID = frozenset({"delivered", "clicked", "seen", "reply", "failed"})
+#: What an application says of a person, not of a notification.
+OF_PEOPLE = frozenset({"new number", "no number", "logout", "erase"})
 _OPERATOR = By("somebody", "the simulation says so")
 _TASKS = {"delivered": Task.RECORD_EVENTS, "clicked": Task.RECORD_EVENTS, "cancel": Task.CANCEL}
 
@@ -74,11 +78,11 @@ class Callers:
         if said.about not in self._plans:
             return False
         token = self._plans[said.about].token
-        if said.about in self._blasts and said.what not in ("cancel", "STOP", "START", "pause", "resume"):
+        if said.what in OF_PEOPLE:
+            return self._plans[said.about].user is not None
+        if said.what in _BY_ID and said.about in self._blasts:
             self.find_ids()
-        if said.about not in self.ids and said.about not in self._blasts:
-            return False
-        if said.what == "seen" and said.about not in self.ids:
+        if said.what in _BY_ID and said.about not in self.ids:
             return False
         asked: Sequence[PushAsked | SmsAsked] = (
             self.evidence.texts if said.what in ("reply", "failed") else self.evidence.pushes
@@ -208,9 +212,12 @@ class Callers:
                 self.ids[place] = UUID(id_)
 
     def say(self, said: Said) -> Message | None:
-        """Report a receipt or cancel; return the message, unless the broker lost it."""
+        """Report a receipt, cancel, or say something of a person; return the message, unless the broker lost it."""
         clock, client, plan = self.here.clock, self.here.application, self._plans[said.about]
         before = len(self.queues.messages)
+        if said.what in OF_PEOPLE:
+            self._say_of_a_person(said, plan)
+            return self.queues.messages[-1] if len(self.queues.messages) > before else None
         if said.what == "cancel" and said.about in self._blasts:
             client.cancel(blast=plan.token)
             self.evidence.add(Cancel(clock.now, clock.now, Told.ACCEPTED, plan.token))
@@ -230,6 +237,27 @@ class Callers:
         self._take()
         self.tell(f"{said.what} of {plan.token}: accepted")
         return self.queues.messages[-1] if len(self.queues.messages) > before else None
+
+    def _say_of_a_person(self, said: Said, plan: Notify) -> None:
+        """Give a person another number or none, log a device out, or erase the person."""
+        clock, client, user = self.here.clock, self.here.application, str(plan.user)
+        now = clock.now
+        match said.what:
+            case "logout":
+                for device in [device for device in self.evidence.devices if device.user == user]:
+                    client.unregister_device(device.registration, user=user)
+                    self.evidence.add(Device(now, now, Told.ACCEPTED, device.registration, None))
+            case "erase":
+                client.erase_user(user)
+                for other in self._plans.values():
+                    if other.user == user:
+                        self.evidence.add(Cancel(now, now, Told.ACCEPTED, other.token))
+            case _:
+                number = self.here.phone() if said.what == "new number" else None
+                client.bind_phone(user, number)
+                self.evidence.add(Phone(now, now, Told.ACCEPTED, user, number))
+        self._take()
+        self.tell(f"{said.what} of {user}: accepted")
 
     def reporting(self, said: Said) -> Callable[[], None]:
         """Return what the gateway does when the provider reports that it sent an SMS to nobody."""
@@ -311,4 +339,4 @@ class Callers:
     def _numbers(self, plan: Notify) -> list[str]:
         if plan.phone is not None:
             return [plan.phone]
-        return [phone.number for phone in self.evidence.phones if phone.user == plan.user]
+        return [phone.number for phone in self.evidence.phones if phone.user == plan.user and phone.number is not None]

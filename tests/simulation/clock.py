@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from knocktwice import identity, wire
 from knocktwice_shared import ids
 from knocktwice_worker.audience import erased
 from knocktwice_worker.channels import deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import tzinfo
+    from typing import Self
 
 #: When the first run begins. Each run begins at noon of another day, so that none meets the limits of another.
 _BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
@@ -75,13 +78,31 @@ class Clock:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Have deadlines, ids and the memory of erased people read this clock."""
+        """Have deadlines, ids, the memory of erased people and what applications say of people read this clock."""
+
+        told = [0.0]
+
+        class Moments(datetime, metaclass=_AnyDatetime):
+            """In place of :class:`datetime` where somebody asks for now; no two answers are the same."""
+
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Self:
+                told[0] = max(self.now, told[0] + 1e-6) if told[0] < self.now + 1 else self.now
+                return cls.fromtimestamp(told[0], tz)
+
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(identity, "datetime", Moments)
+            patch.setattr(wire, "datetime", Moments)
             patch.setattr(deadline, "time", self)
             patch.setattr(erased, "time", self)
             patch.setattr(ids, "time", self)
             patch.setattr(ids, "os", _Random(self))
             yield
+
+
+class _AnyDatetime(type):
+    def __instancecheck__(cls, one: object) -> bool:
+        return isinstance(one, datetime)
 
 
 class _Random:

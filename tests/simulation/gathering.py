@@ -19,7 +19,7 @@ _NOTIFICATIONS = """
 SELECT id::text, params->>'token', state, reason, extract(epoch FROM created_at)::float8,
   extract(epoch FROM finished_at)::float8,
   EXISTS (SELECT FROM decisions d WHERE d.notification_id = n.id AND d.verdict = 'wasted_sms')
-FROM notifications n WHERE id = ANY(%(ids)s::uuid[])
+FROM notifications n WHERE id = ANY(%(ids)s::uuid[]) AND params ? 'token'
 """
 _STEPS = """
 SELECT notification_id::text, step, channel, state, reason, provider_id FROM deliveries

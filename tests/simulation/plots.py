@@ -63,6 +63,9 @@ _KINDS = _WEIGHTS | {"send_sms": 9, "failed": 4, "pause": 1, "clock": 2}
 #: From here on seeds plot blasts, and SMS with media.
 OF_BLASTS = 300_000
 _OF_BLASTS = _KINDS | {"send_page": 6, "expand_blast": 4, "blast": 1, "cancel": 4, "failed": 1}
+#: From here on seeds plot people whose number or device changes meanwhile, or who are erased.
+OF_PEOPLE = 400_000
+_OF_PEOPLE = _WEIGHTS | {"update_audience": 4, "resume_push": 4}
 _LATE = ("record_events", "cancel", "update_audience", "send_sms", "check_fallback", "send_push")
 _LATE_OF_BLASTS = (*_LATE, "cancel", "cancel", "expand_blast", "send_page", "blast")
 
@@ -70,6 +73,8 @@ _LATE_OF_BLASTS = (*_LATE, "cancel", "cancel", "expand_blast", "send_page", "bla
 def plot(seed: int) -> Script:
     """Return the script of a seed."""
     dice = random.Random(f"plot {seed}")
+    if seed >= OF_PEOPLE:
+        return _of_people(dice, seed)
     if seed >= OF_BLASTS:
         return _of_blasts(dice, seed)
     if seed >= OF_ALL_KINDS:
@@ -204,6 +209,37 @@ def _of_blasts(dice: random.Random, seed: int) -> Script:
         seconds = dice.choice((2.0, 8.0, 30.0))
         delayed = (Delayed("send_page", 0, seconds), Delayed("cancel", 0, dice.choice((-1.0, 90.0))))
         said.insert(0, Said("cancel", 0, round(dice.uniform(0.3, seconds), 1), at_once=False))
+    return Script(seed + 1, dice.choice((2, 2, 3)), tuple(notices), tuple(said), faults, treated, delayed)
+
+
+def _of_people(dice: random.Random, seed: int) -> Script:
+    """What an application knows of a person changes while something is on its way to them."""
+    notices = []
+    for place in range(dice.choice((1, 1, 2))):
+        made = replace(_notice(dice, place), known=True, number=place)
+        if dice.random() < 0.2:
+            made = replace(made, at=0.0, in_s=None, keyed=False, blast=True)
+        notices.append(made)
+    faults = tuple(_fault(dice, _OF_PEOPLE) for _ in range(dice.choice((0, 1, 1, 2))))
+    stops = [place for place, fault in enumerate(faults) if fault.kind == "stop"]
+    said: list[Said] = []
+    for about, notice in enumerate(notices):
+        due = notice.at + (notice.in_s or 0) + sum(after for _, after in notice.steps)
+        what = dice.choice(("new number", "new number", "no number", "logout", "logout", "erase"))
+        if stops and dice.random() < 0.5:
+            during = dice.choice(stops)
+            at = round(dice.uniform(0, min(faults[during].seconds, 25)), 1)
+            said.append(Said(what, about, at, during, dice.random() < 0.5))
+        else:
+            at = dice.choice((notice.at + 0.2, notice.at + (notice.in_s or 0), due)) + dice.uniform(-1, 2)
+            said.append(Said(what, about, round(max(0.1, at), 1), None, dice.random() < 0.5))
+        if dice.random() < 0.3:
+            said.append(_said(dice, notices, faults))
+    if any(one.what == "erase" for one in said):
+        # Of an erased person an opt-out is kept under another name.
+        said = [one for one in said if one.what != "STOP"]
+    treated = tuple(_treated(dice) for _ in range(dice.choice((0, 0, 1))))
+    delayed = tuple(_delayed(dice) for _ in range(dice.choice((0, 0, 1))))
     return Script(seed + 1, dice.choice((2, 2, 3)), tuple(notices), tuple(said), faults, treated, delayed)
 
 

@@ -58,6 +58,7 @@ _WAYS = [
     Way("die"),
 ]
 _ONE = Script(notices=(Notice(0.0, (("not_clicked", 5.0),)),))
+_OF_A_BLAST = Script(notices=(Notice(0.0, (("not_clicked", 5.0),), blast=True),))
 _CLICKED = replace(_ONE, said=(Said("clicked", 0, 3.0, at_once=False),))
 #: In which story a job of each kind occurs.
 _STORIES = {
@@ -70,6 +71,8 @@ _STORIES = {
     "cancel": replace(_ONE, said=(Said("cancel", 0, 3.0, at_once=False),)),
     "update_audience": replace(_ONE, notices=(replace(_ONE.notices[0], known=True),)),
     "tick": _ONE,
+    "expand_blast": _OF_A_BLAST,
+    "send_page": _OF_A_BLAST,
 }
 
 

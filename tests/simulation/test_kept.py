@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
+from knocktwice_worker.notifications.store import later_steps
 from oracle.violations import Violation
 from simulation.planted import Change, Mistake, planted
 from simulation.playing import play, told
@@ -26,6 +27,9 @@ _NO_SECOND_LOOK = Change(LaterSteps, "send", "if look.later(-_FRESH * (1 - _OF_F
 _SHOWN_WITHOUT = {
     "an-sms-of-a-second-try-after-an-accepted-cancellation": Mistake((_NOBODY_WATCHES,), _AFTER_CANCEL),
     "an-sms-after-a-cancellation-during-a-slow-claim": Mistake((_NOBODY_WATCHES, _NO_SECOND_LOOK), _AFTER_CANCEL),
+    "an-sms-to-a-number-that-was-given-up-during-a-slow-claim": Mistake(
+        (Change(later_steps, "_HOLD", later_steps._MOVED, "false"),), frozenset({Violation.MISMATCH})
+    ),
 }
 
 

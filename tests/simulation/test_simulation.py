@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from simulation.playing import play, play_seed, smaller, told
-from simulation.plots import OF_ALL_KINDS, OF_ANSWERS, OF_BLASTS, plot
+from simulation.plots import OF_ALL_KINDS, OF_ANSWERS, OF_BLASTS, OF_PEOPLE, plot
 from simulation.script import Notice, Script
 
 if TYPE_CHECKING:
     from simulation.installation import Installation
 
-#: So many runs in all, in parts; the last three are about answers of all kinds; about projects, tests, messages that fail
-#: later, and pauses; and about blasts, and SMS with media.
+#: So many runs in all, in parts; the last four are about answers of all kinds; about projects, tests, messages that fail
+#: later, and pauses; about blasts, and SMS with media; and about people whose number or device changes.
 RUNS, PART = 2_000, 250
 
 
-@pytest.mark.parametrize("first", [*range(1, RUNS - 3 * PART + 1, PART), OF_ANSWERS, OF_ALL_KINDS, OF_BLASTS])
+@pytest.mark.parametrize(
+    "first", [*range(1, RUNS - 4 * PART + 1, PART), OF_ANSWERS, OF_ALL_KINDS, OF_BLASTS, OF_PEOPLE]
+)
 def test_no_seed_shows_anything(first: int, here: Installation) -> None:
     began, steps, faults = time.monotonic(), 0, 0
     for seed in range(first, first + PART):

@@ -108,6 +108,21 @@ def test_a_sender_that_lost_its_claim_cannot_send(book: Book, clock: Clock) -> N
     assert len(book(store.hold, ids(one), second)) == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE phones SET number = '+16505550199' WHERE user_id = 'ada'", "DELETE FROM phones WHERE user_id = 'ada'"],
+)
+def test_a_number_that_is_not_the_persons_any_more_is_seen_after_the_claim(book: Book, change: str) -> None:
+    one = batch("ada", after=0)
+    at = claimed(book, one)
+    assert [row.stopped for row in book(store.hold, ids(one), at)] == [False]
+    assert not book(store.stopped, ids(one))
+    with book.engine.begin() as conn:
+        conn.execute(sa.text(change))
+    assert [row.stopped for row in book(store.hold, ids(one), at)] == [True]
+    assert book(store.stopped, ids(one))
+
+
 def test_nobody_reconciles_under_a_living_sender(book: Book, clock: Clock) -> None:
     one = batch("ada", after=0)
     at = claimed(book, one)

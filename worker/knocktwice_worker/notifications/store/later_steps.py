@@ -151,6 +151,16 @@ _NOT_STOPPED = f"""
   AND NOT {_OPTED_OUT_OF_CHANNEL}
 """
 
+#: True if a claimed message would go to a number that is not the person's any more. A number that only the message names is.
+_MOVED = """
+  EXISTS (
+    SELECT FROM notifications n
+    LEFT JOIN phones ph ON ph.user_id = n.user_id
+    WHERE n.id = d.notification_id AND n.user_id IS NOT NULL AND starts_with(d.number, '+')
+      AND ph.number IS DISTINCT FROM d.number
+  )
+"""
+
 # Otherwise the message would wait for the end of a lease that nobody holds, and go late if its number is in again by
 # then.
 _LOOK_NOW = text("""
@@ -214,7 +224,7 @@ class ClaimedStep:
         number, text, sender: as they are sent.
         provider: by which provider.
         tries: how often it was tried, this time included.
-        stopped: it was answered, cancelled or opted out of since it was claimed.
+        stopped: since it was claimed it was answered, cancelled or opted out of, or its number became another person's.
         age: how long ago it was due.
         lost: how many messages of this step its provider had taken and then failed.
     """
@@ -244,7 +254,7 @@ SELECT
   d.sender,
   d.provider,
   d.tries,
-  NOT ({_NOT_STOPPED}),
+  NOT ({_NOT_STOPPED}) OR {_MOVED},
   knocktwice_now() - d.due_at,
   coalesce(cardinality(d.lost_ids), 0)
 FROM deliveries d
@@ -263,7 +273,8 @@ def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> list[Cla
 _STOPPED = text(f"""
 SELECT EXISTS (
   SELECT FROM deliveries d
-  WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending' AND NOT ({_NOT_STOPPED})
+  WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
+    AND (NOT ({_NOT_STOPPED}) OR {_MOVED})
 )
 """)
 
