@@ -14,8 +14,8 @@ from knocktwice_shared.messages import (
     SMS_CHARS_LIMIT,
     Category,
 )
+from knocktwice_worker.gateway.schemas.contents import AfterS, Condition, PushBody
 from knocktwice_worker.gateway.schemas.fields import Body, Described, Locale, UserId, text_of
-from knocktwice_worker.gateway.schemas.notifications import AfterS, Condition, PushBody
 
 _Text = Annotated[str, text_of(PUSH_BYTES_LIMIT)]
 _Address = Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^\S+$|\{\{|\{%")]
