@@ -9,12 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import (
-    Batch,
-    Receipt,
-    ReceiptEvent,
-    parse_batch,
-)
+from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 

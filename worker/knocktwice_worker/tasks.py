@@ -14,14 +14,7 @@ import structlog
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.names import Task
-from knocktwice_worker.audience import (
-    aliases,
-    forgetting,
-    inbound_texts,
-    opt_out_log,
-    receipt_health,
-    untextable,
-)
+from knocktwice_worker.audience import aliases, forgetting, inbound_texts, opt_out_log, receipt_health, untextable
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.store import provider_reports, removal, trial_counts

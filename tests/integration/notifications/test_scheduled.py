@@ -9,13 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import (
-    DeviceRegistered,
-    DeviceUnregistered,
-    PhoneBound,
-    TagsSet,
-    parse_batch,
-)
+from knocktwice_shared.messages import DeviceRegistered, DeviceUnregistered, PhoneBound, TagsSet, parse_batch
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store

@@ -12,14 +12,7 @@ import jwt
 import pytest
 
 from knocktwice import InvalidMessage, user_token
-from knocktwice_shared.user_tokens import (
-    LIFETIME_LIMIT,
-    SKEW,
-    RefusedUserToken,
-    UserScope,
-    read,
-    sign,
-)
+from knocktwice_shared.user_tokens import LIFETIME_LIMIT, SKEW, RefusedUserToken, UserScope, read, sign
 
 SECRET = "a-secret-that-is-long-enough-for-hs256"
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)

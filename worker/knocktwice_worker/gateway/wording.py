@@ -15,11 +15,7 @@ from knocktwice.drafts import Draft
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import (
-    parse_audience,
-    parse_blast,
-    parse_cancellation,
-)
+from knocktwice_shared.messages import parse_audience, parse_blast, parse_cancellation
 from knocktwice_shared.messages.problems import all_at_once, attempt, collected, fail
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
 from knocktwice_worker.gateway import short_forms

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_shared.messages import (
-    DeviceRegistered,
-    PhoneBound,
-)
+from knocktwice_shared.messages import DeviceRegistered, PhoneBound
 from knocktwice_worker.audience import people
 from support.store_book import AT, Book
 

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import (
-    DeviceRegistered,
-    DeviceUnregistered,
-    LoggedOutEverywhere,
-    Platform,
-    parse_batch,
-)
+from knocktwice_shared.messages import DeviceRegistered, DeviceUnregistered, LoggedOutEverywhere, Platform, parse_batch
 from knocktwice_worker.audience import forgetting, people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store

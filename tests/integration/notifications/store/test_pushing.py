@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_shared.messages import (
-    DeviceRegistered,
-    Receipt,
-)
+from knocktwice_shared.messages import DeviceRegistered, Receipt
 from knocktwice_worker.audience import people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store

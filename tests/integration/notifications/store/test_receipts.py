@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_shared.messages import (
-    Receipt,
-)
+from knocktwice_shared.messages import Receipt
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import removal

@@ -9,11 +9,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_shared.messages import (
-    Batch,
-    Receipt,
-    ReceiptEvent,
-)
+from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent
 from knocktwice_worker.lifecycle import DeliveryState, NotificationState, Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import transitions

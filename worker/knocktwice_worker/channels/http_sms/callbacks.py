@@ -15,14 +15,7 @@ import structlog
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.callback_rules import Reported, words
 from knocktwice_worker.channels.http_sms.proofs import Proofs, items_of, same
-from knocktwice_worker.channels.reports import (
-    OPTED_OUT,
-    PRICE,
-    Heard,
-    NotBelieved,
-    StatusReport,
-    read_intent,
-)
+from knocktwice_worker.channels.reports import OPTED_OUT, PRICE, Heard, NotBelieved, StatusReport, read_intent
 from knocktwice_worker.lifecycle import LOST
 
 if TYPE_CHECKING:

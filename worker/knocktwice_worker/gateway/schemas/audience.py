@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from knocktwice_shared.messages import (
-    Platform,
-)
+from knocktwice_shared.messages import Platform
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.gateway.schemas.changes import Change
 from knocktwice_worker.gateway.schemas.fields import Body, Phone, TagValue, text_of

@@ -8,11 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from knocktwice_shared.messages import (
-    SEGMENT_NAME_LIMIT,
-    THROTTLE_LIMIT,
-    Category,
-)
+from knocktwice_shared.messages import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT, Category
 from knocktwice_worker.gateway.schemas.channel_fields import of_channels
 from knocktwice_worker.gateway.schemas.fields import Described, IdempotencyKey, Params, ProjectName, text_of
 from knocktwice_worker.gateway.schemas.notifications import SharedBody

@@ -9,19 +9,9 @@ from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema
 from pydantic.config import JsonDict
 
 from knocktwice_shared.channels import CONTENTS, Kind
-from knocktwice_shared.messages import (
-    AFTER_LIMIT,
-    PUSH_BYTES_LIMIT,
-    SMS_CHARS_LIMIT,
-    TTL_LIMIT,
-    Priority,
-    When,
-)
+from knocktwice_shared.messages import AFTER_LIMIT, PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, TTL_LIMIT, Priority, When
 from knocktwice_shared.messages.platforms import PLATFORMS, Is
-from knocktwice_worker.gateway.schemas.fields import (
-    Body,
-    text_of,
-)
+from knocktwice_worker.gateway.schemas.fields import Body, text_of
 
 _LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
 #: A text for everybody, or one for each language.

@@ -8,13 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
 from pydantic.config import JsonDict
 
-from knocktwice_shared.messages import (
-    SMS_CHARS_LIMIT,
-    STEPS_LIMIT,
-    TEMPLATE_NAME_LIMIT,
-    VALID_FOR_LIMIT,
-    Category,
-)
+from knocktwice_shared.messages import SMS_CHARS_LIMIT, STEPS_LIMIT, TEMPLATE_NAME_LIMIT, VALID_FOR_LIMIT, Category
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.gateway.schemas.contents import LocalTimeBody, PushBody, SmsBody, StepBody, TtlS
 from knocktwice_worker.gateway.schemas.fields import (

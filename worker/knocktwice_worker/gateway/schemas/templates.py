@@ -9,11 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
 
 from knocktwice_shared.channels import CONTENTS, Kind
-from knocktwice_shared.messages import (
-    PUSH_BYTES_LIMIT,
-    SMS_CHARS_LIMIT,
-    Category,
-)
+from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Category
 from knocktwice_worker.gateway.schemas.contents import AfterS, Condition, PushBody
 from knocktwice_worker.gateway.schemas.fields import Body, Described, Locale, UserId, text_of
 
