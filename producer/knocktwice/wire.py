@@ -100,6 +100,24 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
         message["content"]["push"] = _push(_of_type(Push, shared.push, "push"))
     if shared.category is not None:
         message["category"] = shared.category
+    _follow(message, shared)
+    if shared.default_locale is not None:
+        message["content"]["default_locale"] = shared.default_locale
+    if shared.send_at is not None:
+        message["send_at"] = send_at(shared.send_at)
+    if shared.ttl is not None:
+        message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
+    if shared.valid_for is not None:
+        message["valid_for_s"] = _of_type(timedelta, shared.valid_for, "valid_for").total_seconds()
+    if shared.reference is not None:
+        message["reference"] = _plain(shared.reference)
+    if shared.project is not None:
+        message["project"] = shared.project
+    return message
+
+
+def _follow(message: Wire, shared: Shared) -> None:
+    """Write down what follows the push, or goes instead of it: the SMS, or the steps."""
     if shared.sms and shared.steps is not None:
         raise InvalidMessage("steps", "stands beside sms; give one or the other")
     if shared.push is False:
@@ -117,21 +135,8 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
             raise InvalidMessage("sms.media", "is the template's own where nothing but its SMS goes; leave it out")
         if sms.text is not None:
             message["content"]["sms"] = {"text": _plain(sms.text)}
-    if shared.default_locale is not None:
-        message["content"]["default_locale"] = shared.default_locale
     if shared.steps is not None:
         message["plan"] = _steps(shared.steps, alone=shared.alone)
-    if shared.send_at is not None:
-        message["send_at"] = send_at(shared.send_at)
-    if shared.ttl is not None:
-        message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
-    if shared.valid_for is not None:
-        message["valid_for_s"] = _of_type(timedelta, shared.valid_for, "valid_for").total_seconds()
-    if shared.reference is not None:
-        message["reference"] = _plain(shared.reference)
-    if shared.project is not None:
-        message["project"] = shared.project
-    return message
 
 
 def receipts(parts: Sequence[Wire]) -> Wire:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -79,39 +80,11 @@ def create_app(services: Services) -> ASGIApp:
 def describe_app(services: Services) -> FastAPI:
     """Return what serves all requests that are not served without the framework, and knows all."""
     settings = services.settings
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.services = services
-        app.state.keys = KeyRing(services)
-        app.state.pace = KeyPace(services)
-        per_s = settings.user_token_per_s
-        app.state.person_pace = AddressPace(per_s, whose="one person's apps") if per_s else None
-        app.state.own_devices = OwnDevices(services, secret(settings))
-        app.state.phone_codes = PhoneCodes(services.redis, secret(settings), settings.phone_codes_per_h)
-        app.state.client_addresses = ClientAddresses(settings.gateway_proxies)
-        cells = settings.cells()
-        app.state.outbox = Outbox(services) if cells is None else CellOutboxes(services, cells)
-        app.state.readiness = Readiness(services)
-        app.state.admission = Admission(services)
-        app.state.counting = Flushes(services)
-        app.state.metrics, app.state.metrics_limit = Scrapes(services), CapacityLimiter(2)
-        current_default_thread_limiter().total_tokens = THREADS
-        app.state.receipts = ReceiptIntake(services)
-        app.state.callbacks = CallbackIntake(services)
-        yield
-        await app.state.receipts.close()
-        await app.state.callbacks.close()
-        await app.state.outbox.close()
-        await app.state.keys.close()
-        app.state.pace.close()
-        app.state.counting.close()
-
     app = FastAPI(
         title="knocktwice",
         summary="Push first; if nobody answers in time, an SMS.",
         version=metadata.version("knocktwice"),
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, services=services),
         # Without a public address: wherever the document was served from.
         servers=[{"url": settings.public_url or "/"}],
         generate_unique_id_function=operation_id,
@@ -134,6 +107,36 @@ def describe_app(services: Services) -> FastAPI:
         app.add_route("/", _to_docs, include_in_schema=False)
         app.add_route("/docs", _docs, include_in_schema=False)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, services: Services) -> AsyncIterator[None]:
+    """Open what requests share, and close it when the last one is answered."""
+    settings = services.settings
+    app.state.services = services
+    app.state.keys = KeyRing(services)
+    app.state.pace = KeyPace(services)
+    per_s = settings.user_token_per_s
+    app.state.person_pace = AddressPace(per_s, whose="one person's apps") if per_s else None
+    app.state.own_devices = OwnDevices(services, secret(settings))
+    app.state.phone_codes = PhoneCodes(services.redis, secret(settings), settings.phone_codes_per_h)
+    app.state.client_addresses = ClientAddresses(settings.gateway_proxies)
+    cells = settings.cells()
+    app.state.outbox = Outbox(services) if cells is None else CellOutboxes(services, cells)
+    app.state.readiness = Readiness(services)
+    app.state.admission = Admission(services)
+    app.state.counting = Flushes(services)
+    app.state.metrics, app.state.metrics_limit = Scrapes(services), CapacityLimiter(2)
+    current_default_thread_limiter().total_tokens = THREADS
+    app.state.receipts = ReceiptIntake(services)
+    app.state.callbacks = CallbackIntake(services)
+    yield
+    await app.state.receipts.close()
+    await app.state.callbacks.close()
+    await app.state.outbox.close()
+    await app.state.keys.close()
+    app.state.pace.close()
+    app.state.counting.close()
 
 
 async def _to_docs(_: Request) -> Response:

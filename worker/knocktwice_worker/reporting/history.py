@@ -211,6 +211,20 @@ _OWNERS = text("SELECT user_id FROM phones WHERE number = :number")
 
 def page(conn: Connection, wanted: Wanted) -> Page:
     """Return a page of the history."""
+    rows, all_scanned = _scan(conn, wanted)
+    found = [row for row in rows if row.id is not None]
+    following = None
+    if len(found) > wanted.limit:
+        found = found[: wanted.limit]
+        following = UUID(str(found[-1].id))
+    elif not all_scanned:
+        following = UUID(str(rows[0].reached))
+    steps = _steps(conn, [str(row.id) for row in found])
+    return Page([_entry(row, steps[str(row.id)]) for row in found], following)
+
+
+def _scan(conn: Connection, wanted: Wanted) -> tuple[Sequence[Row[Any]], bool]:
+    """Return the rows that fit, and whether there are no more to look at."""
     filtered = any(value is not None for value in (wanted.state, wanted.template, wanted.provider_status))
     scan = max(SCAN_LIMIT, wanted.limit + 1) if filtered else wanted.limit + 1
     conditions = (
@@ -249,16 +263,7 @@ def page(conn: Connection, wanted: Wanted) -> Page:
             "most": wanted.limit + 1,
         },
     ).all()
-    scanned, reached = rows[0].scanned, rows[0].reached
-    found = [row for row in rows if row.id is not None]
-    following = None
-    if len(found) > wanted.limit:
-        found = found[: wanted.limit]
-        following = UUID(str(found[-1].id))
-    elif scanned == scan:
-        following = UUID(str(reached))
-    steps = _steps(conn, [str(row.id) for row in found])
-    return Page([_entry(row, steps[str(row.id)]) for row in found], following)
+    return rows, rows[0].scanned != scan
 
 
 def _owners(conn: Connection, number: str) -> list[str]:
