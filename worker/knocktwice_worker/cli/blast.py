@@ -1,29 +1,19 @@
-"""``knocktwice blast``: one notification to everybody in a segment. Made for people and for cron.
-
-Exit codes of ``start``: 0 it is started, or was before with this key; 1 it cannot be; 2 wrong use; 3 over its budget.
-"""
+"""``knocktwice blast``: one notification to everybody in a segment. Made for people and for cron."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from knocktwice import wire
-from knocktwice_shared.counted import many
 from knocktwice_worker.blasts import schedules, standing, states
-from knocktwice_worker.blasts.states import BlastState
-from knocktwice_worker.cli import blast_start, contents_options, push_options, send_options, step_options
-from knocktwice_worker.cli.blast_preflight import Budget
+from knocktwice_worker.cli import blast_progress
+from knocktwice_worker.cli.blast_start import start
 from knocktwice_worker.cli.output import AsJson, OfProject, clock, fail, out, print_json, reading
-from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.tables import AsCsv, print_table
-from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.reporting import figures, rollups
 from knocktwice_worker.reporting.outcome_figures import Figures
 from knocktwice_worker.services import services
@@ -38,131 +28,10 @@ if TYPE_CHECKING:
     from knocktwice_worker.blasts.standing import Standing
 
 app = typer.Typer(name="blast", help="One notification to everybody in a segment.", no_args_is_help=True)
+app.command()(start)
 
 Which = Annotated[str, typer.Argument(metavar="KEY", help="The blast's key, or its id.")]
 Why = Annotated[str, typer.Option(help="Shown by status and kept in the audit, so name no person.")]
-
-#: Seconds between two looks at a blast that is watched.
-_LOOK_EVERY_S = 0.5
-
-
-@app.command()
-def start(
-    segment: Annotated[str, typer.Argument(help="A saved segment.")],
-    key: Annotated[str, typer.Option(help="The same key never fires twice.")],
-    template: Annotated[str | None, typer.Option(help="What is said; instead of --title, --body and --sms.")] = None,
-    title: Annotated[str | None, typer.Option(help="Push title; may hold placeholders.")] = None,
-    body: Annotated[str | None, typer.Option(help="Push body; may hold placeholders.")] = None,
-    sms: Annotated[
-        str | None,
-        typer.Option(help="Text of the SMS; left out, the push's body. Without --title and --body it goes at once."),
-    ] = None,
-    when: send_options.Condition = None,
-    after: send_options.After = None,
-    param: send_options.Param = None,
-    params: Annotated[
-        str | None,
-        typer.Option(
-            help="All values as JSON, an object or a list; or a CSV file with a row for each person, - for the input."
-        ),
-    ] = None,
-    step: Annotated[
-        list[str] | None, step_options.each("--sms, --when and --after, and of what the template says")
-    ] = None,
-    steps: step_options.StepsFile = None,
-    contents: contents_options.Contents = None,
-    default_locale: contents_options.DefaultLocale = None,
-    no_push: send_options.NoPush = False,
-    category: Annotated[str | None, typer.Option(help="Instead of the template's.")] = None,
-    valid_for: send_options.ValidFor = None,
-    per_minute: Annotated[int | None, typer.Option(help="Most people in any minute.", min=1)] = None,
-    budget_parts: Annotated[int | None, typer.Option(help="Most SMS parts it may come to.", min=0)] = None,
-    budget_cost: Annotated[
-        float | None, typer.Option(help="Most money it may come to, by KNOCKTWICE_SMS_PRICES.", min=0)
-    ] = None,
-    expected_fallback_share: Annotated[
-        float | None,
-        typer.Option(help="Part of those pushed who will be texted; else that of the latest blasts.", min=0, max=1),
-    ] = None,
-    send_at: Annotated[
-        str | None, typer.Option(help="When, like 2026-12-01T09:00+01:00; with --local without an offset.")
-    ] = None,
-    local: send_options.Local = False,
-    project: send_options.Project = None,
-    test: send_options.Test = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show whom it would reach at what cost; start nothing.")
-    ] = False,
-    preview: Annotated[
-        list[str] | None, typer.Option(metavar="USER", help="Show what this person would get; start nothing. Repeat.")
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Until everybody has been notified. Exits 1 if it is aborted.")
-    ] = False,
-    link: push_options.Link = None,
-    image: push_options.Image = None,
-    data: push_options.Data = None,
-    subtitle: push_options.Subtitle = None,
-    sound: push_options.Sound = None,
-    badge: push_options.Badge = None,
-    channel_id: push_options.ChannelId = None,
-    priority: push_options.PushPriority = None,
-    icon: push_options.Icon = None,
-    color: push_options.Color = None,
-    android: push_options.Android = None,
-    apns: push_options.Apns = None,
-    webpush: push_options.Webpush = None,
-    as_json: AsJson = False,
-) -> None:
-    """Notify everybody in a segment. With the same key again it does nothing, and exits 0.
-
-    \b
-    What the template says, within a budget:
-      knocktwice blast start tea --template tea_week --key tea-week-47 --budget-parts 5000
-    Its push, and a day later an SMS of this blast's own to those who have not clicked:
-      knocktwice blast start tea --template tea_week --key tea-week-48 \\
-        --step 'sms when=not_clicked after=1d text="Tea is cheaper until Sunday."'
-    A push of this blast's own, and no SMS:
-      knocktwice blast start tea --key tea-week-49 --title "New teas" --body "First flush." --sound none --when never
-    What each person gets of their own (columns: user or phone, and one for each value), looked at before:
-      knocktwice blast start all --key bills-47 --template bill --params people.csv --dry-run --preview u-17
-    """
-    plan = step_options.plan(step or (), steps)
-    if plan is not None:
-        send_options.only_steps(sms, when, after)
-    if title is None and body is None and template is None and sms is None and plan is None and contents is None:
-        raise typer.BadParameter(
-            "nothing to say; name one, or give a --title, an --sms or a --step", param_hint="--template"
-        )
-    texts = {"link": link, "image": image, "subtitle": subtitle, "sound": sound, "badge": badge}
-    texts |= {"channel_id": channel_id, "priority": priority, "icon": icon, "color": color}
-    looks = push_options.fields(data or (), {"android": android, "apns": apns, "webpush": webpush}, **texts)
-    said = contents_options.said(contents, title, body, sms)
-    push = send_options.push(said.title, said.body, {**looks, **said.looks}, wanted=not no_push)
-    follows = (
-        None
-        if plan
-        else send_options.sms(said.sms, when, after, template=template is not None, pushed=push is not None)
-    )
-    at = send_options.send_at(send_at, local=local)
-    useful = send_options.valid_for(valid_for)
-    whose = wire.side(project, test=test)
-    shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale, whose)
-    file = None if params is None or params.lstrip()[:1] in ("{", "[") else Path(params)
-    values = given_values(None if file else params, param or [])
-    budget = Budget(expected_fallback_share, budget_parts, budget_cost)
-    dry_run = dry_run or bool(preview)
-    order = blast_start.Order(segment, key, shared, values, file, per_minute, budget, preview or (), dry_run)
-    told = blast_start.carry_out(order, quiet=as_json)
-    if as_json:
-        print_json(told)
-    elif not dry_run:
-        before = (
-            "was started before" + (", with other people or words" if told["differs"] else "") + "; nothing was done"
-        )
-        out.print(f"blast {key}: {'started' if told['new'] else before}", markup=False)
-    if wait and not dry_run:
-        _watch(str(told["id"]))
 
 
 @app.command()
@@ -176,9 +45,9 @@ def status(
     Example: knocktwice blast status tea-week-47 --watch
     """
     if watch:
-        _watch(blast)
+        blast_progress.watch(blast)
     with reading(services()) as conn:
-        row = _found(standing.find(conn, blast), blast)
+        row = blast_progress.find(conn, blast)
         told = row.as_json() | {"outcomes": standing.outcomes(conn, row.id)}
     if as_json:
         print_json(told)
@@ -286,7 +155,7 @@ def _steered(
     """Steer a blast, and write down who did it and why; return it as it was, and whether anything changed."""
     by = audit.of_this_account(reason)
     with reading(services()) as conn:
-        row = _found(standing.find(conn, blast), blast)
+        row = blast_progress.find(conn, blast)
         done = steer(conn, row)
         if done:
             audit.note(conn, by, f"{verb} blast", {"blast": row.key, **(more or {})})
@@ -302,7 +171,7 @@ def cost(blast: Which, as_json: AsJson = False) -> None:
     """
     here = services()
     with reading(here) as conn:
-        row = _found(standing.find(conn, blast), blast)
+        row = blast_progress.find(conn, blast)
         zone = here.settings.day_zone
         first, last = row.created_at.astimezone(zone).date(), datetime.now(zone).date() + timedelta(days=1)
         rollups.refresh(here.engine, here.settings.sms_day_zone, everything=True)
@@ -346,24 +215,6 @@ def unschedule(name: Annotated[str, typer.Argument(help="The recurring blast's n
     if not found:
         fail(f"there is no recurring blast called {name}; 'knocktwice blast list' lists them")
     out.print(f"recurring blast {name}: deleted", markup=False)
-
-
-def _watch(blast: str) -> None:
-    with progress("starting") as bar:
-        while True:
-            with reading(services()) as conn:
-                row = _found(standing.find(conn, blast), blast)
-            bar.update(done=row.sent, total=row.total if row.expanded_at else None, doing=row.state)
-            if row.finished_at:
-                break
-            time.sleep(_LOOK_EVERY_S)
-    if row.state is BlastState.ABORTED:
-        fail(f"blast {row.key} was aborted: {row.reason}")
-    out.print(f"blast {row.key}: {many(row.sent, 'person was', 'people were')} notified", markup=False)
-
-
-def _found(row: Standing | None, blast: str) -> Standing:
-    return row or fail(f"there is no blast {blast}; 'knocktwice blast list' lists them")
 
 
 def _say(row: Standing, done: bool, what: str, needed: str) -> None:
