@@ -215,6 +215,10 @@ class Callers:
         """Report a receipt, cancel, or say something of a person; return the message, unless the broker lost it."""
         clock, client, plan = self.here.clock, self.here.application, self._plans[said.about]
         before = len(self.queues.messages)
+        if said.what == "wipe":
+            self.here.redis.lose_limits()
+            self.tell("Redis loses the counts of the limits")
+            return None
         if said.what in OF_PEOPLE:
             self._say_of_a_person(said, plan)
             return self.queues.messages[-1] if len(self.queues.messages) > before else None

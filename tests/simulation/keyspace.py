@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from knocktwice_worker.embedded.installation import connect_redis
+from knocktwice_worker.limits.asks import TAG
 from simulation.turns import current
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ _FORGET = """
 for _, key in ipairs(redis.call('KEYS', '*')) do
   if not string.find(key, '}:complete$') then redis.call('DEL', key) end
 end
+"""
+_LOSE_LIMITS = f"""
+for _, key in ipairs(redis.call('KEYS', '{TAG}*')) do redis.call('DEL', key) end
 """
 # All that is on some lists, from their right ends.
 _TAKE = """
@@ -126,6 +130,10 @@ class Keyspace(redis.Redis):
         """Take everything from lists, and return it."""
         found: list[bytes] = self._run("EVAL", _TAKE, len(lists), *lists)
         return found
+
+    def lose_limits(self) -> None:
+        """Lose all counts of the limits, as a Redis does that is emptied."""
+        self._run("EVAL", _LOSE_LIMITS, 0)
 
     def forget(self) -> None:
         """Forget what an earlier run has left."""

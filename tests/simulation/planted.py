@@ -19,6 +19,7 @@ from sqlalchemy import TextClause, text
 from knocktwice import drafts
 from knocktwice_worker.blasts import pages
 from knocktwice_worker.blasts.expansion import Expansion
+from knocktwice_worker.limits.per_number import RedisLimits
 from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -28,7 +29,7 @@ from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.store import failed_later, later_steps, push_claims
 from knocktwice_worker.notifications.store.trigger_sql import aborted_at
 from oracle.violations import Violation
-from simulation.plots import OF_ALL_KINDS, OF_BLASTS
+from simulation.plots import OF_ALL_KINDS, OF_BLASTS, OF_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +86,7 @@ _RECEIPTS_IN_ONE = Change(
 #: The package has a function of this module's name.
 _DUE_STEPS = sys.modules["knocktwice_worker.notifications.store.due"]
 _ABORTED_OF_STEP = aborted_at("(SELECT n.batch_id FROM notifications n WHERE n.id = d.notification_id)")
-_CLAIM_IS_MINE = "d.state = 'sending'\n  AND d.claimed_at = :claimed_at"
+_CLAIM_IS_MINE = "AND d.claimed_at = :claimed_at"
 
 MISTAKES: dict[str, Mistake] = {
     "what was accepted is not carried out before a decision": Mistake((_NOTHING_CAUGHT_UP,), _AFTER),
@@ -106,7 +107,7 @@ MISTAKES: dict[str, Mistake] = {
         (Change(LaterSteps, "send", _OLDER_LOOK, "Deadline.within(timedelta(days=1))"), _NO_PAUSES), _TWO
     ),
     "a sender whose claim is another's sends": Mistake(
-        (Change(later_steps, "_HOLD", _CLAIM_IS_MINE, "CAST(:claimed_at AS timestamptz) IS NOT NULL"),), _TWO
+        (Change(later_steps, "_HOLD", _CLAIM_IS_MINE, "AND CAST(:claimed_at AS timestamptz) IS NOT NULL"),), _TWO
     ),
     "one look at a provider's list is enough": Mistake(
         (
@@ -176,6 +177,11 @@ MISTAKES: dict[str, Mistake] = {
         ),
         frozenset({Violation.AFTER_CANCEL}),
         first=OF_BLASTS,
+    ),
+    "what Redis has lost is not counted anew from PostgreSQL": Mistake(
+        (Change(RedisLimits, "_known", "return known_in_postgres(conn, asks, self.limits, now)", "return []"),),
+        frozenset({Violation.OVER_LIMIT}),
+        first=OF_LIMITS,
     ),
     "a page is sent whatever was said of its blast": Mistake(
         (Change(Expansion, "_take", "if self._is_pending(page):", "if False:"),),

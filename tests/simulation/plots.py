@@ -65,6 +65,8 @@ OF_BLASTS = 300_000
 _OF_BLASTS = _KINDS | {"send_page": 6, "expand_blast": 4, "blast": 1, "cancel": 4, "failed": 1}
 #: From here on seeds plot people whose number or device changes meanwhile, or who are erased.
 OF_PEOPLE = 400_000
+#: From here on seeds plot more SMS to a number than it may get in a day, and a Redis that loses what it has counted.
+OF_LIMITS = 500_000
 _OF_PEOPLE = _WEIGHTS | {"update_audience": 4, "resume_push": 4}
 _LATE = ("record_events", "cancel", "update_audience", "send_sms", "check_fallback", "send_push")
 _LATE_OF_BLASTS = (*_LATE, "cancel", "cancel", "expand_blast", "send_page", "blast")
@@ -73,6 +75,8 @@ _LATE_OF_BLASTS = (*_LATE, "cancel", "cancel", "expand_blast", "send_page", "bla
 def plot(seed: int) -> Script:
     """Return the script of a seed."""
     dice = random.Random(f"plot {seed}")
+    if seed >= OF_LIMITS:
+        return _of_limits(dice, seed)
     if seed >= OF_PEOPLE:
         return _of_people(dice, seed)
     if seed >= OF_BLASTS:
@@ -241,6 +245,31 @@ def _of_people(dice: random.Random, seed: int) -> Script:
     treated = tuple(_treated(dice) for _ in range(dice.choice((0, 0, 1))))
     delayed = tuple(_delayed(dice) for _ in range(dice.choice((0, 0, 1))))
     return Script(seed + 1, dice.choice((2, 2, 3)), tuple(notices), tuple(said), faults, treated, delayed)
+
+
+def _of_limits(dice: random.Random, seed: int) -> Script:
+    """A number gets as many SMS as it may, while senders stand still or die and the counts are lost."""
+    notices = tuple(
+        Notice(
+            round(dice.choice((0.0, 0.0, dice.uniform(0, 8))), 1) if place else 0.0,
+            ((dice.choice(("not_clicked", "not_delivered")), dice.choice((0.0, 0.0, 2.0, 5.0))),),
+            device=dice.choices(("ok", "none"), (1, 3))[0],
+            critical=dice.random() < 0.1,
+        )
+        for place in range(dice.choice((4, 5, 6, 8)))
+    )
+    faults = tuple(
+        _fault(dice, {"send_sms": 6, "check_fallback": 4, "reconcile": 2}) for _ in range(dice.choice((1, 2)))
+    )
+    stops = [place for place, fault in enumerate(faults) if fault.kind == "stop"]
+    said: list[Said] = []
+    for _ in range(dice.choice((0, 1, 1, 2))):
+        during = dice.choice(stops) if stops and dice.random() < 0.6 else None
+        said.append(Said("wipe", 0, round(dice.uniform(0, 4), 1), during))
+    said += [_said(dice, notices, faults) for _ in range(dice.choice((0, 0, 1, 2)))]
+    treated = tuple(_treated(dice) for _ in range(dice.choice((0, 1, 2))))
+    delayed = tuple(_delayed(dice) for _ in range(dice.choice((0, 0, 1))))
+    return Script(seed + 1, dice.choice((2, 3)), notices, tuple(said), faults, treated, delayed)
 
 
 def _of_a_blast(dice: random.Random, place: int) -> Notice:

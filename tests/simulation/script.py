@@ -56,7 +56,7 @@ class Said:
             ``reply``; ``failed``: the
             provider says of its last SMS that it went to nobody, for what the operator must mend; ``pause`` and ``resume``:
             an operator does so with all SMS; ``new number``, ``no number``, ``logout`` (of their devices) and ``erase``: the
-            application says so of the person.
+            application says so of the person; ``wipe``: Redis loses the counts of the limits.
         about: which notification.
         at: when, in seconds after the beginning; or after the beginning of
         during: the fault of that place, if it is not ``None``.

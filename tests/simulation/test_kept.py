@@ -28,7 +28,7 @@ _SHOWN_WITHOUT = {
     "an-sms-of-a-second-try-after-an-accepted-cancellation": Mistake((_NOBODY_WATCHES,), _AFTER_CANCEL),
     "an-sms-after-a-cancellation-during-a-slow-claim": Mistake((_NOBODY_WATCHES, _NO_SECOND_LOOK), _AFTER_CANCEL),
     "an-sms-to-a-number-that-was-given-up-during-a-slow-claim": Mistake(
-        (Change(later_steps, "_HOLD", later_steps._MOVED, "false"),), frozenset({Violation.MISMATCH})
+        (Change(later_steps, "_HOLD", later_steps._THEIRS, "true"),), frozenset({Violation.MISMATCH})
     ),
 }
 

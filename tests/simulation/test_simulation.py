@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from simulation.playing import play, play_seed, smaller, told
-from simulation.plots import OF_ALL_KINDS, OF_ANSWERS, OF_BLASTS, OF_PEOPLE, plot
+from simulation.plots import OF_ALL_KINDS, OF_ANSWERS, OF_BLASTS, OF_LIMITS, OF_PEOPLE, plot
 from simulation.script import Notice, Script
 
 if TYPE_CHECKING:
     from simulation.installation import Installation
 
-#: So many runs in all, in parts; the last four are about answers of all kinds; about projects, tests, messages that fail
-#: later, and pauses; about blasts, and SMS with media; and about people whose number or device changes.
+#: So many runs in all, in parts; the last five are about answers of all kinds; about projects, tests, messages that fail
+#: later, and pauses; about blasts, and SMS with media; about people whose number or device changes; and about limits.
 RUNS, PART = 2_000, 250
 
 
 @pytest.mark.parametrize(
-    "first", [*range(1, RUNS - 4 * PART + 1, PART), OF_ANSWERS, OF_ALL_KINDS, OF_BLASTS, OF_PEOPLE]
+    "first", [*range(1, RUNS - 5 * PART + 1, PART), OF_ANSWERS, OF_ALL_KINDS, OF_BLASTS, OF_PEOPLE, OF_LIMITS]
 )
 def test_no_seed_shows_anything(first: int, here: Installation) -> None:
     began, steps, faults = time.monotonic(), 0, 0

@@ -105,18 +105,21 @@ def test_a_sender_that_lost_its_claim_cannot_send(book: Book, clock: Clock) -> N
 
 
 @pytest.mark.parametrize(
-    "change",
-    ["UPDATE phones SET number = '+16505550199' WHERE user_id = 'ada'", "DELETE FROM phones WHERE user_id = 'ada'"],
+    ("change", "facts"),
+    [
+        ("UPDATE phones SET consented_at = now()", (True, True)),
+        ("UPDATE phones SET number = '+16505550199' WHERE user_id = 'ada'", (False, False)),
+        ("DELETE FROM phones WHERE user_id = 'ada'", (False, False)),
+    ],
 )
-def test_a_number_that_is_not_the_persons_any_more_is_seen_after_the_claim(book: Book, change: str) -> None:
+def test_what_was_said_of_a_person_after_the_claim_is_seen(book: Book, change: str, facts: tuple[bool, bool]) -> None:
     one = batch("ada", after=0)
     at = claimed(book, one)
-    assert [row.stopped for row in book(store.hold, ids(one), at)] == [False]
-    assert not book(store.stopped, ids(one))
+    assert [(row.theirs, row.consented) for row in book(store.hold, ids(one), at)] == [(True, False)]
     with book.engine.begin() as conn:
         conn.execute(sa.text(change))
-    assert [row.stopped for row in book(store.hold, ids(one), at)] == [True]
-    assert book(store.stopped, ids(one))
+    assert [(row.theirs, row.consented) for row in book(store.hold, ids(one), at)] == [facts]
+    assert [(row.theirs, row.consented) for row in book(store.peek, ids(one))] == [facts]
 
 
 def test_nobody_reconciles_under_a_living_sender(book: Book, clock: Clock) -> None:

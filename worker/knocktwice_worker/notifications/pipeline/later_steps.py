@@ -230,7 +230,7 @@ class LaterSteps:
         with self.engine.begin() as conn:
             if waiting:
                 waiting -= store.overdue(conn, sorted(waiting), self.catch_up.patience)
-            return bool(waiting) or store.stopped(conn, ids)
+            return bool(waiting) or any(map(self._is_stopped, store.peek(conn, ids)))
 
     def _claim(self, ids: Sequence[str]) -> _Claim | None:
         with self.engine.begin() as conn:
@@ -297,16 +297,23 @@ class LaterSteps:
         """Return why a message may not go any more, although it might when its step was due; ``None``: it may."""
         if row.age > self._useful_for(row):
             return Refusal.TOO_LATE
-        entry = self.channels.entry(row.channel)
         if not self.carriers.able(row):
             return Refusal.INVALID_CONTENT
-        if entry.address.is_number and row.opted_out:
+        if self.channels.entry(row.channel).address.is_number and row.opted_out:
             return Refusal.OPTED_OUT
+        return self._no_longer(row)
+
+    def _no_longer(self, row: store.ReservedStep | store.ClaimedStep) -> Refusal | None:
+        """Return what an application has said of a person since the decision that keeps a message from them."""
+        entry = self.channels.entry(row.channel)
         if entry.address.is_number and not row.theirs:
             return Refusal.NUMBER_CHANGED
         if entry.consent is Consent.PHONE and row.category is Category.MARKETING and not row.consented:
             return Refusal.NO_CONSENT
         return None
+
+    def _is_stopped(self, row: store.ClaimedStep) -> bool:
+        return row.stopped or self._no_longer(row) is not None
 
     def _useful_for(self, row: store.ReservedStep) -> timedelta:
         return row.valid_for or self.useless_after[row.category]
@@ -382,7 +389,7 @@ class LaterSteps:
         outcomes: dict[str, Outcome] = {}
         by_way: dict[tuple[str, str], list[store.ClaimedStep]] = defaultdict(list)
         for row in held:
-            if row.stopped or row.notification_id in paused or row.age > useful_for[row.notification_id]:
+            if self._is_stopped(row) or row.notification_id in paused or row.age > useful_for[row.notification_id]:
                 outcomes[row.notification_id] = _STOPPED
                 continue
             by_way[row.channel, row.provider].append(row)

@@ -26,8 +26,8 @@ from knocktwice_worker.notifications.store.later_steps import (
     claim_steps,
     hold,
     may_move,
+    peek,
     reserved,
-    stopped,
 )
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.paused import free_for
@@ -99,6 +99,7 @@ __all__ = [
     "now",
     "overdue",
     "owners",
+    "peek",
     "postpone",
     "postpone_each",
     "postpone_pushes",
@@ -120,7 +121,6 @@ __all__ = [
     "shown",
     "skip",
     "stop_claimed",
-    "stopped",
     "take_back",
     "take_numbers",
     "time_zones",

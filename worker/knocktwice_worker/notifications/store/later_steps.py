@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
@@ -17,7 +17,7 @@ from knocktwice_worker.notifications.store.transitions import is_in, settle_answ
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, aborted_at
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
 CATEGORIES: Mapping[str, Category] = {c.value: c for c in Category}
@@ -78,6 +78,9 @@ class ReservedStep:
     project: str | None
 
 
+#: The person agrees to marketing, or the application gave the number; and the number is still the person's.
+_CONSENTED = "n.phone IS NOT NULL OR ph.consented_at IS NOT NULL"
+_THEIRS = "n.user_id IS NULL OR coalesce(ph.number = d.number, false)"
 _OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="d.number", channel="d.channel")
 
 # Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
@@ -101,8 +104,8 @@ SELECT
   d.provider,
   d.tries,
   o.number IS NOT NULL OR {_OPTED_OUT_OF_CHANNEL},
-  n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
-  n.user_id IS NULL OR coalesce(ph.number = d.number, false),
+  {_CONSENTED},
+  {_THEIRS},
   knocktwice_now() - d.due_at,
   knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
   knocktwice_now(),
@@ -149,16 +152,6 @@ _NOT_STOPPED = f"""
   AND {aborted_at("(SELECT n.batch_id FROM notifications n WHERE n.id = d.notification_id)")} IS NULL
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
   AND NOT {_OPTED_OUT_OF_CHANNEL}
-"""
-
-#: True if a claimed message would go to a number that is not the person's any more. A number that only the message names is.
-_MOVED = """
-  EXISTS (
-    SELECT FROM notifications n
-    LEFT JOIN phones ph ON ph.user_id = n.user_id
-    WHERE n.id = d.notification_id AND n.user_id IS NOT NULL AND starts_with(d.number, '+')
-      AND ph.number IS DISTINCT FROM d.number
-  )
 """
 
 # Otherwise the message would wait for the end of a lease that nobody holds, and go late if its number is in again by
@@ -219,17 +212,20 @@ class ClaimedStep:
 
     Attributes:
         notification_id: whose.
+        category: what kind of message it is.
         step: which step.
         channel: by which channel it goes.
         number, text, sender: as they are sent.
         provider: by which provider.
         tries: how often it was tried, this time included.
-        stopped: since it was claimed it was answered, cancelled or opted out of, or its number became another person's.
+        stopped: it was answered, cancelled or opted out of since it was claimed.
+        theirs, consented: as of a :class:`ReservedStep`.
         age: how long ago it was due.
         lost: how many messages of this step its provider had taken and then failed.
     """
 
     notification_id: str
+    category: Category
     step: int
     channel: str
     number: str
@@ -238,15 +234,17 @@ class ClaimedStep:
     provider: str
     tries: int
     stopped: bool
+    theirs: bool
+    consented: bool
     age: timedelta
     lost: int
 
 
-# A sender whose lease ran out finds nothing: the claim has another time by then. It may have stood still since its
-# claim, so what stops a message is asked once more. Columns as in ClaimedStep.
-_HOLD = text(f"""
+# Columns as in ClaimedStep.
+_CLAIMED = f"""
 SELECT
   d.notification_id,
+  b.category,
   d.step,
   d.channel,
   d.number,
@@ -254,34 +252,35 @@ SELECT
   d.sender,
   d.provider,
   d.tries,
-  NOT ({_NOT_STOPPED}) OR {_MOVED},
+  NOT ({_NOT_STOPPED}),
+  {_THEIRS},
+  {_CONSENTED},
   knocktwice_now() - d.due_at,
   coalesce(cardinality(d.lost_ids), 0)
 FROM deliveries d
+JOIN notifications n ON n.id = d.notification_id
+JOIN batches b ON b.id = n.batch_id
+LEFT JOIN phones ph ON ph.user_id = n.user_id
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
-  AND d.claimed_at = :claimed_at
-ORDER BY d.notification_id FOR UPDATE OF d
-""")
+"""
+# A sender whose lease ran out finds nothing: the claim has another time by then. It may have stood still since its
+# claim, so what stops a message is asked once more.
+_HOLD = text(f"{_CLAIMED} AND d.claimed_at = :claimed_at ORDER BY d.notification_id FOR UPDATE OF d")
+_PEEK = text(_CLAIMED)
 
 
 def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> list[ClaimedStep]:
     """Lock claimed messages for the time of the provider call: while the lock is held, their sender lives."""
-    found = conn.execute(_HOLD, {"ids": list(ids), "claimed_at": claimed_at}).all()
-    return [ClaimedStep(str(id_), *rest) for id_, *rest in found]
+    return _claimed(conn.execute(_HOLD, {"ids": list(ids), "claimed_at": claimed_at}))
 
 
-_STOPPED = text(f"""
-SELECT EXISTS (
-  SELECT FROM deliveries d
-  WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
-    AND (NOT ({_NOT_STOPPED}) OR {_MOVED})
-)
-""")
+def peek(conn: Connection, ids: Sequence[str]) -> list[ClaimedStep]:
+    """Return claimed messages as they are now, without a lock."""
+    return _claimed(conn.execute(_PEEK, {"ids": list(ids)}))
 
 
-def stopped(conn: Connection, ids: Sequence[str]) -> bool:
-    """Return whether anything committed stops one of these claimed messages. Locks nothing."""
-    return bool(conn.execute(_STOPPED, {"ids": list(ids)}).scalar_one())
+def _claimed(found: Iterable[Any]) -> list[ClaimedStep]:
+    return [ClaimedStep(str(id_), CATEGORIES[category], *rest) for id_, category, *rest in found]
 
 
 # A message that was sent again because its outcome was lost may be at its provider already.
