@@ -104,10 +104,15 @@ def texted_by_our_delay(case: Case) -> Iterator[Finding]:
         if pushed and not refused and text.at < min(pushed) + step.after_s - EARLY_S:
             story = f"texted {text.at - min(pushed):.1f} s after the push, which had {step.after_s:g} s"
             yield Finding(Violation.TEXTED_BY_OUR_DELAY, case.token, text.at, story)
-        elif not pushed and not refused and case.sure_devices:
+        elif not pushed and not refused and case.sure_devices and not _cancelled_before(case, text.at):
             tries = f"{len(case.pushes)} tries of a push" if case.pushes else "no push was tried"
             story = f"texted without a push though there was a device ({tries})"
             yield Finding(Violation.TEXTED_BY_OUR_DELAY, case.token, text.at, story)
+
+
+def _cancelled_before(case: Case, at: float) -> bool:
+    """Whether a push was rightly not made any more: its SMS may have been under way."""
+    return any(cancel.told is not Told.REFUSED and cancel.asked_at <= at for cancel in case.cancels)
 
 
 def _came_to_nothing(case: Case, push: PushAsked, until: float) -> bool:

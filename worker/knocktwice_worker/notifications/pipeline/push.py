@@ -257,15 +257,16 @@ class Pushes:
             return set(ids)
 
     def _looked_again(self, messages: Sequence[PushMessage], look: Deadline) -> tuple[Sequence[PushMessage], Deadline]:
-        """Look for cancellations again if the last look is too old, and return until when the present look counts.
+        """Look again if the last look is too old, and return until when the present look counts.
 
-        Pushes about which something is still pending are left to the end of their lease.
+        Cancelled pushes end. Those about which something is still pending, and those whose device is not the person's any
+        more, are left to the end of their lease.
         """
         if not messages or not look.over:
             return messages, look
         look = Deadline.within(_FRESH)
         pending = self._pending(list({m.notification_id for m in messages}))
-        return self._wanted([m for m in messages if m.notification_id not in pending]), look
+        return self._still_theirs(self._wanted([m for m in messages if m.notification_id not in pending])), look
 
     def _wanted(self, messages: Sequence[PushMessage]) -> Sequence[PushMessage]:
         """Look once more, right before the call, for what was cancelled or ended since the claim."""
@@ -274,6 +275,13 @@ class Pushes:
         with self.engine.begin() as conn:
             stopped = store.stop_claimed(conn, {m.notification_id for m in messages})
         return [m for m in messages if m.notification_id not in stopped]
+
+    def _still_theirs(self, messages: Sequence[PushMessage]) -> Sequence[PushMessage]:
+        if not messages:
+            return messages
+        with self.engine.begin() as conn:
+            moved = store.moved(conn, [(m.notification_id, m.registration) for m in messages])
+        return [m for m in messages if (m.notification_id, m.registration) not in moved]
 
     def _held(self, batches: Sequence[Batch]) -> Mapping[str, datetime]:
         """Return the notifications that wait, and since when, because something about them could not be carried out yet.

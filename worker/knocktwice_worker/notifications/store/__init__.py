@@ -39,7 +39,13 @@ from knocktwice_worker.notifications.store.postponing import (
     postpone_until,
     time_zones,
 )
-from knocktwice_worker.notifications.store.push_claims import PushContents, claim_push, push_contents, stop_claimed
+from knocktwice_worker.notifications.store.push_claims import (
+    PushContents,
+    claim_push,
+    moved,
+    push_contents,
+    stop_claimed,
+)
 from knocktwice_worker.notifications.store.pushed_devices import attempts, shown
 from knocktwice_worker.notifications.store.pushes import PushResult, record_push
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
@@ -92,6 +98,7 @@ __all__ = [
     "look_again",
     "look_at",
     "may_move",
+    "moved",
     "not_awaited",
     "note_cancelled",
     "note_searches",

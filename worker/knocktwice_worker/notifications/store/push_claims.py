@@ -219,6 +219,30 @@ def stop_claimed(conn: Connection, ids: Collection[str]) -> set[str]:
     return set(stopped)
 
 
+# As in _REJECT_MOVED, for pushes whose attempts are not written yet.
+_MOVED = text(f"""
+SELECT
+  r.id,
+  r.registration
+FROM {rows("r", id="uuid", registration="text")}
+JOIN notifications n ON n.id = r.id AND n.user_id IS NOT NULL
+WHERE NOT EXISTS (SELECT FROM devices d WHERE d.registration = r.registration AND d.user_id = n.user_id)
+  AND NOT EXISTS (
+    SELECT FROM attempts a
+    WHERE a.notification_id = r.id AND a.registration = r.registration AND a.place IS NOT NULL)
+""")
+
+
+def moved(conn: Connection, pushes: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pushes whose device was logged out, or became another person's, since it was looked up.
+
+    Args:
+        pushes: notification ids with registrations.
+    """
+    asked = {"id": [id_ for id_, _ in pushes], "registration": [registration for _, registration in pushes]}
+    return {(str(id_), registration) for id_, registration in conn.execute(_MOVED, asked)}
+
+
 # The same two ends as in ``first_steps._INSERT_PUSH``, for a push that waited for its time. Of devices that the
 # application gave itself only those that show nothing are not tried.
 _END_UNPUSHABLE = text(f"""
