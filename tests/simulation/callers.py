@@ -112,6 +112,8 @@ class Callers:
         registrations = () if notice.device == "none" else (registration,)
         if user is not None and notice.blast:
             self._known_for_long(user, phone, registrations, token)
+        elif user is not None and notice.inline:
+            self._introduced(user, phone, registrations)
         elif user is not None:
             self._sign_up(user, phone, registrations)
         media = (_PICTURE,) if notice.media else ()
@@ -120,7 +122,9 @@ class Callers:
             for n, (when, after) in enumerate(notice.steps, 1)
         ]
         given: dict[str, Any] = {"user": user} if user else {"phone": phone}
-        if registrations and not user:
+        if user and notice.inline:
+            given["phone"] = phone
+        if registrations and (notice.inline or not user):
             given["registrations"] = registrations
         pushed = bool(registrations or user)
         if pushed:
@@ -184,6 +188,12 @@ class Callers:
         self.evidence.add(Phone(now, now, Told.ACCEPTED, user, phone))
         self._take()
         self.tell(f"the application registers {user}, a device and a number: accepted")
+
+    def _introduced(self, user: str, phone: str, registrations: tuple[str, ...]) -> None:
+        now = self.here.clock.now
+        self.evidence.add(Phone(now, now, Told.ACCEPTED, user, phone))
+        for registration in registrations:
+            self.evidence.add(Device(now, now, Told.ACCEPTED, registration, user))
 
     def _known_for_long(self, user: str, phone: str, registrations: tuple[str, ...], tag: str) -> None:
         """Somebody who signed up before the run, and whom a segment knows by their tag."""

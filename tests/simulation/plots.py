@@ -63,10 +63,12 @@ _KINDS = _WEIGHTS | {"send_sms": 9, "failed": 4, "pause": 1, "clock": 2}
 #: From here on seeds plot blasts, and SMS with media.
 OF_BLASTS = 300_000
 _OF_BLASTS = _KINDS | {"send_page": 6, "expand_blast": 4, "blast": 1, "cancel": 4, "failed": 1}
-#: From here on seeds plot people whose number or device changes meanwhile, or who are erased.
+#: From here on seeds plot people whose number or device changes meanwhile, or who are erased; some of them, behind another
+#: 50,000 seeds, are introduced by the call that notifies them.
 OF_PEOPLE = 400_000
 #: From here on seeds plot more SMS to a number than it may get in a day, and a Redis that loses what it has counted.
 OF_LIMITS = 500_000
+_INTRODUCED = 50_000
 _OF_PEOPLE = _WEIGHTS | {"update_audience": 4, "resume_push": 4}
 _LATE = ("record_events", "cancel", "update_audience", "send_sms", "check_fallback", "send_push")
 _LATE_OF_BLASTS = (*_LATE, "cancel", "cancel", "expand_blast", "send_page", "blast")
@@ -223,6 +225,8 @@ def _of_people(dice: random.Random, seed: int) -> Script:
         made = replace(_notice(dice, place), known=True, number=place)
         if dice.random() < 0.2:
             made = replace(made, at=0.0, in_s=None, keyed=False, blast=True)
+        elif seed >= OF_PEOPLE + _INTRODUCED and dice.random() < 0.4:
+            made = replace(made, inline=True)
         notices.append(made)
     faults = tuple(_fault(dice, _OF_PEOPLE) for _ in range(dice.choice((0, 1, 1, 2))))
     stops = [place for place, fault in enumerate(faults) if fault.kind == "stop"]

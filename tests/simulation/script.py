@@ -30,6 +30,7 @@ class Notice:
         key_of: it is asked for once, under the key of that other notification, which is another project's.
         blast: it is a blast's, to one person, who has been known for long.
         media: its SMS show a picture.
+        inline: who is known is introduced by the same call.
     """
 
     at: float
@@ -45,6 +46,7 @@ class Notice:
     key_of: int | None = None
     blast: bool = False
     media: bool = False
+    inline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,6 +326,30 @@ def test_what_was_begun_before_and_written_after_goes_as_well(town: Town) -> Non
     assert town.traces() == []
 
 
+@pytest.mark.parametrize("has", ["a device and a number", "a number"])
+def test_somebody_who_is_erased_while_their_notification_is_written_gets_nothing(town: Town, has: str) -> None:
+    """The erasure has not seen the rows, and its message is carried out again only when every worker knows of it."""
+    said = datetime.now(UTC) - timedelta(seconds=1)
+    batch = parse_batch(town.wire({"user": ADA}))
+    introduced: list[AudienceChange] = [PhoneBound(ADA, ADAS, said)]
+    if has == "a device and a number":
+        introduced.append(DeviceRegistered(ADA, "reg-ADA", said))
+
+    def erase(_: sa.Connection) -> bool:
+        with pytest.raises(erasure.Unsettled):
+            town.say(UserErased(ADA, datetime.now(UTC)))
+        # By a worker that had looked for erasures before.
+        with town.here.engine.begin() as conn:
+            audience.apply(conn, introduced)
+        return True
+
+    town.here.pushes.send_all([town.here.guard.without_erased(batch)], erase)
+    assert town.rows("SELECT count(*) FROM attempts WHERE state = 'sent'") == [(0,)]
+    town.text([str(r.id) for r in batch.recipients])
+    assert town.rows("SELECT state FROM notifications") == [("cancelled",)]
+    assert town.rows("SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL") == [(0,)]
+
+
 def test_whoever_comes_back_is_somebody_new(town: Town) -> None:
     erased = datetime.now(UTC) - timedelta(minutes=1)
     later = erased + timedelta(seconds=30)

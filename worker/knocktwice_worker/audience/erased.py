@@ -40,6 +40,7 @@ RETURNING
 
 _FIND = text("SELECT person, erased_at FROM erasures WHERE person = ANY(CAST(:people AS bytea[]))")
 
+_LATELY = text("SELECT person, erased_at FROM erasures WHERE noted_at > knocktwice_now() - CAST(:within AS interval)")
 _LEARN = text("SELECT person, erased_at, noted_at FROM erasures WHERE noted_at > :since")
 
 
@@ -74,6 +75,11 @@ class Erased:
             return {}
         rows = conn.execute(_FIND, {"people": list(people)})
         return {people[bytes(row.person)]: row.erased_at for row in rows}
+
+    def lately(self, conn: Connection) -> dict[bytes, datetime]:
+        """Return :meth:`person` → until when what was said is void, of those erased in the last minutes. Asks the database."""
+        rows = conn.execute(_LATELY, {"within": _OVERLAP})
+        return {bytes(row.person): row.erased_at for row in rows}
 
     def recall(self, users: Iterable[str]) -> dict[str, datetime]:
         """Return the same from memory, which may be :data:`REFRESH` old."""

@@ -61,6 +61,24 @@ class ErasureGuard:
         left = replace(left, plan=(), reference={})
         return left if batch.template is not None else _empty(left)
 
+    def erased_meanwhile(self, conn: Connection, batches: Sequence[Batch]) -> list[str]:
+        """Return the notifications of batches whose people were erased lately, after the batch was made.
+
+        An erasure does not see rows that are being written. So whoever has written them asks once they are committed.
+        """
+        until = self.erased.lately(conn)
+        if not until:
+            return []
+        return [
+            str(r.id)
+            for batch in batches
+            for r in batch.recipients
+            if r.user is not None
+            and r.id is not None
+            and (erased := until.get(self.erased.person(r.user))) is not None
+            and _was_made(r.id) <= erased
+        ]
+
     def still_valid(self, conn: Connection, changes: Sequence[AudienceChange]) -> list[AudienceChange]:
         """Return the changes that no erasure has made void. The erasures themselves are left out."""
         facts = [c for c in changes if not isinstance(c, UserErased)]

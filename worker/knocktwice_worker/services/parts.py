@@ -250,6 +250,7 @@ class Services(Signing):
         return Pushes(
             engine=self.engine,
             catch_up=self.catch_up,
+            erased_meanwhile=self.guard.erased_meanwhile,
             channel=self.push,
             transport=self.transport,
             pace=self.push_pace,

@@ -116,6 +116,7 @@ class Pushes:
     Attributes:
         engine: for short transactions.
         catch_up: carries out what was said about people and notifications before the push.
+        erased_meanwhile: returns the notifications of batches whose people were erased while these were written.
         channel: the push channel.
         transport: carries its requests.
         pace: how fast the push provider may be spoken to.
@@ -133,6 +134,7 @@ class Pushes:
 
     engine: Engine
     catch_up: CatchUp
+    erased_meanwhile: Callable[[Connection, Sequence[Batch]], Sequence[str]]
     channel: Provider[PushMessage]
     transport: Carrier
     pace: Pace
@@ -169,7 +171,7 @@ class Pushes:
             if not wanted(conn):
                 return
             work = store.accept(conn, [r.intake for r in ready], lease=self.lease)
-        self._adopt_cancelled(batches)
+        erased = self._stop_unwanted(batches)
         pushed = {w.notification_id for w in work}
         # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are
         # checked here.
@@ -196,15 +198,23 @@ class Pushes:
         messages: Sequence[PushMessage] = [
             self._message(w, r.written.pushes[w.notification_id], r.ttl, r.resolved.batch.project) for w, r in shown
         ]
-        messages, look = self._looked_again(messages, look)
+        messages, look = self._looked_again(self._wanted(messages) if erased else messages, look)
         self._deliver(messages, min(lease, look.later(_FRESH)), complete=True)
 
-    def _adopt_cancelled(self, batches: Sequence[Batch]) -> None:
-        """Let what projects cancelled while the rows were being written count for them."""
+    def _stop_unwanted(self, batches: Sequence[Batch]) -> bool:
+        """Note as cancelled whose person was erased, or what a project cancelled, while the rows were being written.
+
+        Returns:
+            Whether somebody was erased.
+        """
         projects = {str(r.id): b.project for b in batches if b.project is not None for r in b.recipients}
-        if projects:
-            with self.engine.begin() as conn:
+        with self.engine.begin() as conn:
+            erased = self.erased_meanwhile(conn, batches)
+            if erased:
+                store.note_cancelled(conn, erased, [], datetime.now(UTC))
+            if projects:
                 store.adopt_cancelled(conn, projects)
+        return bool(erased)
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
