@@ -306,6 +306,23 @@ def test_of_eleven_reservations_a_wipe_let_through_the_youngest_is_refused(
     assert answers == [Refusal.CAPPED_DAILY, *[None] * 10]
 
 
+def test_what_was_counted_after_a_wipe_gives_way_to_what_was_counted_before_and_committed_later(
+    valkey: redis.Redis, engine: sa.Engine
+) -> None:
+    counter, late = RedisLimits(valkey, limits(per_day=2)), ask(content=b"late")
+    earlier = [ask(content=str(i).encode()) for i in range(2)]
+    with engine.begin() as conn:
+        # The decision about the earlier ones has counted them, and stands still before its commit.
+        valkey.flushall()
+        assert counter.count(conn, [late], NOON)[0].refusal is None
+    _sent(engine, late, NOON, state="reserved")
+    for one in earlier:
+        _sent(engine, one, NOON - timedelta(seconds=3), state="reserved")
+    with engine.begin() as conn:
+        assert [a.refusal for a in counter.count(conn, earlier, NOON)] == [None, None]
+        assert counter.count(conn, [late], NOON)[0].refusal is Refusal.CAPPED_DAILY
+
+
 def test_yesterday_does_not_count(valkey: redis.Redis, engine: sa.Engine) -> None:
     for i in range(10):
         _sent(engine, ask(content=str(i).encode()), NOON - timedelta(hours=13))

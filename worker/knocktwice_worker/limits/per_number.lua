@@ -108,17 +108,21 @@ end
 
 -- What one level says about a message; the rows from Postgres are taken in on the way.
 local function look(level, id, category, parts, content, day, known, known_holder)
-  local seeded = false
+  local listed, own = 0, false
   for one in string.gmatch(known, '[^,]+') do
     redis.call('SADD', day, one)
-    seeded = true
+    listed, own = listed + 1, own or one == id
+  end
+  if level.per_day > 0 and listed >= level.per_day and not own then
+    -- It was counted after a wipe, and before others were committed that had been counted earlier: these go before it.
+    redis.call('SREM', day, id)
   end
   local holder = redis.call('GET', content)
   if not holder and known_holder ~= '' then
     holder = known_holder
   end
   local count = redis.call('SCARD', day)
-  if seeded then
+  if listed > 0 then
     redis.call('EXPIRE', day, ttl)
   end
   if level.hold_ms > 0 and holder and holder ~= id then
