@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from oracle.case import Case, World
     from oracle.records import PushAsked, SmsAsked
 
+#: So long the push of a critical message is tried; then it is texted, as nobody can wait for an outage with it (seconds).
+_CRITICAL_S = 60
 #: How much earlier than its countdown an SMS may come: two clocks are read, and times are rounded.
 EARLY_S = 0.5
 
@@ -104,14 +106,19 @@ def texted_by_our_delay(case: Case) -> Iterator[Finding]:
         if pushed and not refused and text.at < min(pushed) + step.after_s - EARLY_S:
             story = f"texted {text.at - min(pushed):.1f} s after the push, which had {step.after_s:g} s"
             yield Finding(Violation.TEXTED_BY_OUR_DELAY, case.token, text.at, story)
-        elif not pushed and not refused and case.sure_devices and not _cancelled_before(case, text.at):
+        elif not pushed and not refused and case.sure_devices and not _may_go_without(case, text.at):
             tries = f"{len(case.pushes)} tries of a push" if case.pushes else "no push was tried"
             story = f"texted without a push though there was a device ({tries})"
             yield Finding(Violation.TEXTED_BY_OUR_DELAY, case.token, text.at, story)
 
 
-def _cancelled_before(case: Case, at: float) -> bool:
-    """Whether a push was rightly not made any more: its SMS may have been under way."""
+def _may_go_without(case: Case, at: float) -> bool:
+    """Whether a push was rightly not made any more, as its SMS was under way when it was cancelled; or was tried for long enough.
+
+    Tries that a broken wire keeps from the provider stand in no book.
+    """
+    if case.plan.prefers_repeat and at > case.starts_at + _CRITICAL_S:
+        return True
     return any(cancel.told is not Told.REFUSED and cancel.asked_at <= at for cancel in case.cancels)
 
 

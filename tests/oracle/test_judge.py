@@ -117,6 +117,11 @@ FINE = {
         replace(BOUND, asked_at=100.2, told_at=100.3, number=OTHER),
         replace(BOUND, asked_at=100.4, told_at=100.5), TEXTED, END,
     ),
+    "a critical message whose push nobody takes for a minute": world(
+        replace(CALL, prefers_repeat=True), replace(PUSHED, answer=Answer.LATER), replace(TEXTED, at=165),
+        replace(END, steps=(StepEnd(0, "push", "failed", "no answer", None), END.steps[1])),
+        Fault(101, 160, "the provider is away"),
+    ),
     "a click at the last moment": world(CALL, PUSHED, replace(CLICK, told_at=102.0), TEXTED, CLICKED_LATE),
     "the device is gone": world(
         CALL,
@@ -282,6 +287,9 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
     Violation.TEXTED_BY_OUR_DELAY: {
         "a slow hand-over": world(CALL, replace(PUSHED, at=103), TEXTED, END),
         "no push": world(CALL, replace(PUSHED, answer=Answer.LATER), TEXTED, END),
+        "no push of something critical": world(
+            replace(CALL, prefers_repeat=True), replace(PUSHED, answer=Answer.LATER), TEXTED, END
+        ),
         "a new device": world(
             REGISTERED, BOUND, replace(CALL, user="u1", registrations=(), phone=None), replace(TEXTED, at=100.4),
             replace(END, steps=(StepEnd(0, "push", "skipped", "no_device", None), END.steps[1])),

@@ -69,7 +69,7 @@ MEANINGS: dict[Violation, str] = {
     Violation.PUSH_AFTER_SMS: "A push that shows something was taken more than the slack after an SMS of its notification.",
     Violation.TEXTED_BY_OUR_DELAY: "An SMS that waits for an answer to the push was taken before the push had its time with the "
     "provider (half a second less is forgiven); or without any push having been taken or refused for good, though the "
-    "person had a device when the call was made.",
+    "person had a device when the call was made. A critical message may, a minute after it was due.",
     Violation.LEAK: "Over ten minutes or more the memory of a process grows by more than a quarter and 30 MB, or its threads, "
     "files or connections by more than 16; or in the end there are more than 100 keys without expiry.",
     Violation.POISON: "A message that ends every worker that touches it was not parked with its reason, or only after more than "
