@@ -86,7 +86,7 @@ _RECEIPTS_IN_ONE = Change(
 #: The package has a function of this module's name.
 _DUE_STEPS = sys.modules["knocktwice_worker.notifications.store.due"]
 _ABORTED_OF_STEP = aborted_at("(SELECT n.batch_id FROM notifications n WHERE n.id = d.notification_id)")
-_CLAIM_IS_MINE = "AND d.claimed_at = :claimed_at"
+_CLAIM_IS_MINE = "d.state = 'sending'\n AND d.claimed_at = :claimed_at"
 
 MISTAKES: dict[str, Mistake] = {
     "what was accepted is not carried out before a decision": Mistake((_NOTHING_CAUGHT_UP,), _AFTER),
@@ -107,7 +107,7 @@ MISTAKES: dict[str, Mistake] = {
         (Change(LaterSteps, "send", _OLDER_LOOK, "Deadline.within(timedelta(days=1))"), _NO_PAUSES), _TWO
     ),
     "a sender whose claim is another's sends": Mistake(
-        (Change(later_steps, "_HOLD", _CLAIM_IS_MINE, "AND CAST(:claimed_at AS timestamptz) IS NOT NULL"),), _TWO
+        (Change(later_steps, "_HOLD", _CLAIM_IS_MINE, "CAST(:claimed_at AS timestamptz) IS NOT NULL"),), _TWO
     ),
     "one look at a provider's list is enough": Mistake(
         (

@@ -101,7 +101,8 @@ def test_nothing_comes_of_a_worker_that(op: str, way: Way, here: Installation) -
 @pytest.mark.parametrize(
     ("mistake", "way"),
     [
-        ("the deadline counts from the call", Way("stop", 60, cut=True)),
+        # Long enough for the other try, which waits for two looks at the list, whenever somebody looks for due rows.
+        ("the deadline counts from the call", Way("stop", 120, cut=True)),
         ("nobody looks again when a message is held", Way("stop", 6, said="clicked")),
     ],
 )
