@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from oracle.case import Case, World
     from oracle.records import PushAsked, SmsAsked
 
-#: So long the push of a critical message is tried; then it is texted, as nobody can wait for an outage with it (seconds).
+#: Seconds for which the push of a critical message is tried; then it is texted, as it cannot wait for an outage to end.
 _CRITICAL_S = 60
 #: How much earlier than its countdown an SMS may come: two clocks are read, and times are rounded.
 EARLY_S = 0.5
@@ -113,11 +113,13 @@ def texted_by_our_delay(case: Case) -> Iterator[Finding]:
 
 
 def _may_go_without(case: Case, at: float) -> bool:
-    """Whether a push was rightly not made any more, as its SMS was under way when it was cancelled; or was tried for long enough.
+    """Whether no push was needed: cancelled while the SMS was under way; or critical, and tried in vain.
 
-    Tries that a broken wire keeps from the provider stand in no book.
+    Tries that a broken wire keeps from the provider stand in no book: that it has tried, the system itself must say.
     """
-    if case.plan.prefers_repeat and at > case.starts_at + _CRITICAL_S:
+    pushes = [step for end in case.ends for step in end.steps if step.number == 0]
+    tried = any(step.state == "failed" and step.reason != "no_device" for step in pushes)
+    if case.plan.prefers_repeat and tried and at > case.starts_at + _CRITICAL_S:
         return True
     return any(cancel.told is not Told.REFUSED and cancel.asked_at <= at for cancel in case.cancels)
 

@@ -111,7 +111,7 @@ def many(count: int, apart_s: float, **changes: Any) -> list[object]:
 FINE = {
     "nobody clicks": world(CALL, PUSHED, TEXTED, END),
     "somebody clicks": world(CALL, PUSHED, CLICK, REACHED),
-    "sessions that are cut all the time until the end": world(*soak("connections", *([2] * 20), 30, *([2] * 22), *([32] * 20))),
+    "sessions that are cut until the end": world(*soak("connections", *([2] * 20), 30, *([2] * 22), *([32] * 20))),
     "a number comes back": world(
         REGISTERED, BOUND, replace(CALL, user="u1", registrations=(), phone=None), PUSHED,
         replace(BOUND, asked_at=100.2, told_at=100.3, number=OTHER),
@@ -287,6 +287,10 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
     Violation.TEXTED_BY_OUR_DELAY: {
         "a slow hand-over": world(CALL, replace(PUSHED, at=103), TEXTED, END),
         "no push": world(CALL, replace(PUSHED, answer=Answer.LATER), TEXTED, END),
+        "nobody tried to push something critical": world(
+            replace(CALL, prefers_repeat=True), replace(TEXTED, at=165),
+            replace(END, steps=(StepEnd(0, "push", "failed", "no_device", None), END.steps[1])),
+        ),
         "no push of something critical": world(
             replace(CALL, prefers_repeat=True), replace(PUSHED, answer=Answer.LATER), TEXTED, END
         ),

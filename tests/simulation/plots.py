@@ -63,8 +63,8 @@ _KINDS = _WEIGHTS | {"send_sms": 9, "failed": 4, "pause": 1, "clock": 2}
 #: From here on seeds plot blasts, and SMS with media.
 OF_BLASTS = 300_000
 _OF_BLASTS = _KINDS | {"send_page": 6, "expand_blast": 4, "blast": 1, "cancel": 4, "failed": 1}
-#: From here on seeds plot people whose number or device changes meanwhile, or who are erased; some of them, behind another
-#: 50,000 seeds, are introduced by the call that notifies them.
+#: From here on seeds plot people whose number or device changes meanwhile, or who are erased; 50,000 seeds later some of
+#: them are introduced by the call that notifies them.
 OF_PEOPLE = 400_000
 #: From here on seeds plot more SMS to a number than it may get in a day, and a Redis that loses what it has counted.
 OF_LIMITS = 500_000
