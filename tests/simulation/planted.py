@@ -25,6 +25,8 @@ from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.pipeline.push import Pushes
+from knocktwice_worker.notifications.pipeline.push_delivery import PushDelivery
+from knocktwice_worker.notifications.pipeline.push_texts import PushTexts
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.store import failed_later, later_steps, push_claims
 from knocktwice_worker.notifications.store.trigger_sql import aborted_at
@@ -138,14 +140,14 @@ MISTAKES: dict[str, Mistake] = {
             Change(Pushes, "_looked_again", "if not messages or not look.over:", "if True:"),
             Change(Pushes, "send_all", "min(lease, look.later(_FRESH))", "lease"),
             Change(Pushes, "resume", "min(lease, look.later(_FRESH))", "lease"),
-            Change(Pushes, "_deliver", "min(lease, unpaused_until)", "lease"),
+            Change(PushDelivery, "deliver", "min(lease, unpaused_until)", "lease"),
         ),
         frozenset({Violation.AFTER_CANCEL, Violation.PUSH_AFTER_SMS}),
         # One seed in a hundred says something while a push stands at this step.
         within=800,
     ),
     "a test is pushed like anything": Mistake(
-        (Change(Pushes, "_message", "test=is_test(project)", "test=False"),),
+        (Change(PushTexts, "message", "test=is_test(project)", "test=False"),),
         frozenset({Violation.MISMATCH}),
         first=OF_ALL_KINDS,
     ),

@@ -30,6 +30,8 @@ _LOADED = [
     "knocktwice_worker.runtime.dispatcher",
     "knocktwice_worker.notifications.pipeline.fallback",
     "knocktwice_worker.notifications.pipeline.push",
+    "knocktwice_worker.notifications.pipeline.push_delivery",
+    "knocktwice_worker.notifications.pipeline.push_texts",
     "knocktwice_worker.notifications.pipeline.receipts",
     "knocktwice_worker.notifications.pipeline.reconcile",
     "knocktwice_worker.privacy.retention",

@@ -21,7 +21,7 @@ from knocktwice_worker.notifications.inbox.accepted import Inbox
 from knocktwice_worker.notifications.pipeline import later_steps
 from knocktwice_worker.notifications.pipeline.carrier_choice import CarrierChoice
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
-from knocktwice_worker.notifications.pipeline.push import Pushes
+from knocktwice_worker.notifications.pipeline.push_delivery import PushDelivery
 from knocktwice_worker.notifications.store import step_results
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _after_the_provider_took(part_of_url: str) -> Callable[[], None]:
 POINTS: dict[str, Callable[[], None]] = {
     "send_push before its rows are written": lambda: _before(store, "accept"),
     "send_push before its rows are committed": lambda: _after(store, "accept"),
-    "send_push between its rows and the push": lambda: _before(Pushes, "_deliver"),
+    "send_push between its rows and the push": lambda: _before(PushDelivery, "deliver"),
     "send_push after the provider took the push": _after_the_provider_took("messages:send"),
     "send_push before the push's record is committed": lambda: _after(store, "record_push"),
     "send_push before the message leaves the inbox": lambda: _before(Inbox, "_remove"),
@@ -104,7 +104,7 @@ POINTS: dict[str, Callable[[], None]] = {
 #: The same for a push that waited for its time.
 LATER: dict[str, Callable[[], None]] = {
     "resume_push before its claim is committed": lambda: _after(store, "claim_push"),
-    "resume_push between its claim and the push": lambda: _before(Pushes, "_deliver"),
+    "resume_push between its claim and the push": lambda: _before(PushDelivery, "deliver"),
     "resume_push after the provider took the push": _after_the_provider_took("messages:send"),
     "resume_push before the push's record is committed": lambda: _after(store, "record_push"),
 }

@@ -91,7 +91,8 @@ def test_nobody_is_texted_sooner_than_the_delay_after_a_slow_hand_over(
     working: Services, sandbox: Sandbox, clock: Clock
 ) -> None:
     transport = Meanwhile(working.transport, lambda: clock.advance(seconds(7.6)))
-    working.__dict__["pushes"] = replace(working.pushes, transport=transport)
+    delivery = replace(working.pushes.delivery, transport=transport)
+    working.__dict__["pushes"] = replace(working.pushes, delivery=delivery)
     send(working, 500, after=8)
     assert len(sandbox.pushes()) == 500
     # 9.6 s after the rows were written.

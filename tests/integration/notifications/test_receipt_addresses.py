@@ -37,7 +37,8 @@ def test_an_address_holds_until_the_last_phone_can_have_reported(
     working: Services, sandbox: Sandbox, wire: dict[str, Any], alive: timedelta
 ) -> None:
     tokens = working.receipt_tokens
-    pushes = replace(working.pushes, receipt_urls=ReceiptUrls("https://push.example.org", tokens))
+    texts = replace(working.pushes.texts, receipt_urls=ReceiptUrls("https://push.example.org", tokens))
+    pushes = replace(working.pushes, texts=texts)
     who = {"id": str(uuid7()), "registrations": ["silent-late"], "phone": "+16505550100"}
     content = {"push": {"title": "t", "body": "b"}}
     pushes.send(parse_batch({"v": 1, "id": str(uuid7()), "content": content, "recipients": [who], **wire}))

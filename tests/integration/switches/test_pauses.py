@@ -468,7 +468,7 @@ def test_a_message_leaves_only_while_the_last_look_at_the_pauses_holds(at: Insta
     seen = Seeing()
     reserved = sender.fallback.check([id_])
     assert replace(sender.later_steps, transport=seen).send(reserved) == []
-    replace(sender.pushes, transport=seen).send(
+    replace(sender.pushes, delivery=replace(sender.pushes.delivery, transport=seen)).send(
         parse_batch(
             {
                 "v": 1,

@@ -31,7 +31,9 @@ from knocktwice_worker.notifications.pipeline.experiment import Experiment
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
-from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
+from knocktwice_worker.notifications.pipeline.push import Pushes
+from knocktwice_worker.notifications.pipeline.push_delivery import PushDelivery
+from knocktwice_worker.notifications.pipeline.push_texts import Allowed, PushTexts
 from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.pipeline.trial import Trial
@@ -247,21 +249,31 @@ class Services(Signing):
     def pushes(self) -> Pushes:
         """The first step: the push."""
         settings = self.settings
-        return Pushes(
+        texts = PushTexts(
             engine=self.engine,
-            catch_up=self.catch_up,
-            erased_meanwhile=self.guard.erased_meanwhile,
-            channel=self.push,
-            transport=self.transport,
-            pace=self.push_pace,
-            troubles=self.troubles,
             links=self.links,
             receipt_urls=self.receipt_urls,
             allowed=Allowed(settings.min_after_s, settings.max_after_s, settings.max_ahead_days),
             default_zone=settings.default_zone,
-            lease=settings.lease,
-            retry_for=timedelta(seconds=settings.push_retry_s),
             ttl_grace=timedelta(seconds=settings.ttl_grace_s),
+            useless_after=settings.useless_after,
+        )
+        delivery = PushDelivery(
+            engine=self.engine,
+            channel=self.push,
+            transport=self.transport,
+            pace=self.push_pace,
+            troubles=self.troubles,
+            retry_for=timedelta(seconds=settings.push_retry_s),
+            pauses=self.pauses,
+        )
+        return Pushes(
+            engine=self.engine,
+            catch_up=self.catch_up,
+            erased_meanwhile=self.guard.erased_meanwhile,
+            texts=texts,
+            delivery=delivery,
+            lease=settings.lease,
             useless_after=settings.useless_after,
             pauses=self.pauses,
         )

@@ -1,37 +1,21 @@
-"""The push: write a batch's rows and countdowns, push to every device, record what the provider said."""
+"""The push: accept batches, write their rows and countdowns, and take up pushes that wait for another try."""
 
 from __future__ import annotations
 
-import random
-import time
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared import subjects
-from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import TTL_LIMIT, Batch, Category, Push, ReceiptEvent, Recipient
-from knocktwice_shared.test_side import is_test
-from knocktwice_worker.channels import stand_in
+from knocktwice_shared.messages import Batch, Category, Recipient
 from knocktwice_worker.channels.deadline import Deadline
-from knocktwice_worker.channels.messages import PushMessage
-from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
-from knocktwice_worker.channels.provider import deliver
-from knocktwice_worker.channels.registry import wording_of
-from knocktwice_worker.content import plans, rendering, resolution
-from knocktwice_worker.content.pushes import FilledPush, PushForm
-from knocktwice_worker.lifecycle import WAITS_TURN, AttemptState, Note
+from knocktwice_worker.content import resolution
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
-from knocktwice_worker.notifications.pipeline.pauses import PUSH_PROVIDER, a_push
-from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
+from knocktwice_worker.notifications.pipeline.pauses import a_push
 from knocktwice_worker.notifications.store.paused import with_device
 
 if TYPE_CHECKING:
@@ -39,14 +23,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from knocktwice_worker.channels.http import Carrier
-    from knocktwice_worker.channels.outbound.pacing import Pace
-    from knocktwice_worker.channels.outbound.troubles import Troubles
-    from knocktwice_worker.channels.provider import Provider
-    from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
-    from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.channels.messages import PushMessage
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.pauses import PauseGate
+    from knocktwice_worker.notifications.pipeline.push_delivery import PushDelivery
+    from knocktwice_worker.notifications.pipeline.push_texts import PushTexts
 
 log = structlog.get_logger(__name__)
 
@@ -57,57 +38,6 @@ _OF_LEASE = 0.8
 #: and its requests leave within the same time after that look.
 _FRESH = timedelta(seconds=1)
 
-#: First wait before a push is tried again when the provider names none.
-_BACKOFF = timedelta(seconds=10)
-
-
-@dataclass(slots=True)
-class _Written:
-    """The texts of the notifications of a batch.
-
-    Attributes:
-        pushes: notification id → its push.
-        unwritable: notification id → why its push cannot be written, though a step behind it can.
-        problems: notification id → why nothing of it can go out.
-    """
-
-    pushes: dict[str, FilledPush] = field(default_factory=dict)
-    unwritable: dict[str, str] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A batch whose texts are filled in."""
-
-    resolved: resolution.Resolution
-    written: _Written
-    ttl: timedelta
-    times: SendTimes
-
-    @property
-    def intake(self) -> store.Intake:
-        resolved = self.resolved
-        problems = {**self.written.problems, **self.times.problems}
-        unwritable = self.written.unwritable
-        return store.Intake(
-            resolved.batch, problems, self.ttl, resolved.content, resolved.locales, self.times.later, unwritable
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """The bounds that operators set for batches.
-
-    Attributes:
-        least_s, most_s: shortest and longest delay of a step, in seconds.
-        max_ahead_days: how far ahead ``send_at`` may lie.
-    """
-
-    least_s: float
-    most_s: float
-    max_ahead_days: int
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pushes:
@@ -117,17 +47,9 @@ class Pushes:
         engine: for short transactions.
         catch_up: carries out what was said about people and notifications before the push.
         erased_meanwhile: returns the notifications of batches whose people were erased while these were written.
-        channel: the push channel.
-        transport: carries its requests.
-        pace: how fast the push provider may be spoken to.
-        troubles: takes notice of a provider that refuses us or fails.
-        links: returns what makes the links in a step's message, if anything does.
-        receipt_urls: makes the addresses at which apps report; ``None``: apps could not reach them.
-        allowed: what batches may ask for.
-        default_zone: IANA name of the zone of recipients about whom nothing is known.
+        texts: writes the pushes.
+        delivery: hands them to the provider.
         lease: how long a worker may take before another one makes the pushes.
-        retry_for: how long after the time it was to go out a push is still retried.
-        ttl_grace: how long a push outlives the countdown of its first step.
         useless_after: how long after it was due a push may still go, by category.
         pauses: stops pushes that operators have paused.
     """
@@ -135,17 +57,9 @@ class Pushes:
     engine: Engine
     catch_up: CatchUp
     erased_meanwhile: Callable[[Connection, Sequence[Batch]], Sequence[str]]
-    channel: Provider[PushMessage]
-    transport: Carrier
-    pace: Pace
-    troubles: Troubles
-    links: Callable[[str, int], Tracker | None]
-    receipt_urls: ReceiptUrls | None
-    allowed: Allowed
-    default_zone: str
+    texts: PushTexts
+    delivery: PushDelivery
     lease: timedelta
-    retry_for: timedelta
-    ttl_grace: timedelta
     useless_after: Mapping[Category, timedelta]
     pauses: PauseGate
 
@@ -166,7 +80,7 @@ class Pushes:
         lease = Deadline.within(self.lease * _OF_LEASE)
         resolved = resolution.resolve(self.engine, batches)
         held = self._paused(resolved, held)
-        ready = [self._prepare(one, held) for one in resolved]
+        ready = [self.texts.prepare(one, held) for one in resolved]
         with self.engine.begin() as conn:
             if not wanted(conn):
                 return
@@ -196,10 +110,11 @@ class Pushes:
         )
         shown = ((w, people[w.notification_id]) for w in work)
         messages: Sequence[PushMessage] = [
-            self._message(w, r.written.pushes[w.notification_id], r.ttl, r.resolved.batch.project) for w, r in shown
+            self.texts.message(w, r.written.pushes[w.notification_id], r.ttl, r.resolved.batch.project)
+            for w, r in shown
         ]
         messages, look = self._looked_again(self._wanted(messages) if erased else messages, look)
-        self._deliver(messages, min(lease, look.later(_FRESH)), complete=True)
+        self.delivery.deliver(messages, min(lease, look.later(_FRESH)), complete=True)
 
     def _stop_unwanted(self, batches: Sequence[Batch]) -> bool:
         """Note as cancelled whose person was erased, or what a project cancelled, while the rows were being written.
@@ -231,29 +146,12 @@ class Pushes:
             work = store.claim_push(conn, [id_ for id_ in free if id_ not in paused], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))
-        made: list[PushMessage] = []
-        broken: list[store.PushResult] = []
-        forms: dict[tuple[str, str | None], PushForm] = {}
-        for w in work:
-            person = people[w.notification_id]
-            batch = batches[person.batch_id]
-            push, _ = rendering.of(batch.content, person.locale)
-            if push is None:
-                continue
-            form = forms.setdefault((person.batch_id, person.locale), PushForm(push))
-            try:
-                filled = form.fill(person.params)
-            except InvalidMessage as error:
-                # It could be filled in when it was accepted, by another version of this program. It must not stop the
-                # others.
-                broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
-                continue
-            made.append(self._message(w, filled, batch.ttl, person.project))
+        made, broken = self.texts.refill(work, people, batches)
         if broken:
             with self.engine.begin() as conn:
-                store.record_push(conn, broken, retry_for=self.retry_for)
+                store.record_push(conn, broken, retry_for=self.delivery.retry_for)
         messages, look = self._looked_again(self._wanted(made), look)
-        self._deliver(messages, min(lease, look.later(_FRESH)))
+        self.delivery.deliver(messages, min(lease, look.later(_FRESH)))
 
     def _pending(self, ids: Sequence[str]) -> set[str]:
         """Carry out what was accepted about these notifications; return those about which something is still pending.
@@ -338,197 +236,6 @@ class Pushes:
             now = store.now(conn)
             waiting = with_device(conn, stopped)
         return {**dict.fromkeys(sorted(waiting), now), **held}
-
-    def _paused_since(self, messages: Sequence[PushMessage]) -> tuple[set[str], Deadline]:
-        """Return the pushes that were paused since their claim, and until when the others may leave.
-
-        Those that were paused are given back at once; :meth:`resume` lets them wait for their pause.
-        """
-        look = self.pauses.look_with(self.engine)
-        if not look.pauses:
-            return set(), look.holds
-        with self.engine.begin() as conn:
-            return self.pauses.stopped_since(conn, map(a_push, {m.notification_id for m in messages}), pushes=True)
-
-    def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
-        written = self._write(resolved)
-        times = send_times(
-            self.engine,
-            resolved.batch,
-            default_zone=self.default_zone,
-            max_ahead_days=self.allowed.max_ahead_days,
-            useful_for=self._useful_for(resolved.batch),
-        )
-        if held:
-            own = {str(r.id) for r in resolved.batch.recipients}
-            waiting = {id_: since for id_, since in held.items() if id_ in own and id_ not in times.later}
-            times = replace(times, later={**times.later, **waiting})
-        return _Ready(resolved, written, self._ttl(resolved.batch), times)
-
-    def _write(self, resolved: resolution.Resolution) -> _Written:
-        """Fill in every text before anything is sent. A step that cannot be written stops none of the others."""
-        written = _Written(problems=dict(resolved.problems))
-        refused = self._delay_problem(resolved.batch)
-        steps = resolved.batch.plan or ()
-        kept = [plans.written(step) for step in steps]
-        forms: dict[str | None, tuple[PushForm | None, Push | None, str | None]] = {}
-        for recipient in resolved.batch.recipients:
-            id_, values = str(recipient.id), recipient.values
-            if refused:
-                written.problems[id_] = refused
-            if id_ in written.problems:
-                continue
-            locale = resolved.locales.get(id_)
-            if locale not in forms:
-                push, sms_text = resolved.own(id_)
-                forms[locale] = None if push is None else PushForm(push), push, sms_text
-            form, push, sms_text = forms[locale]
-            filled, problem = _filled(form, values)
-            broken = plans.problems(
-                steps,
-                push,
-                sms_text,
-                locale,
-                values,
-                partial(self.links, id_),
-                kept=kept,
-                body=None if filled is None else filled.body,
-                wording_of=wording_of,
-            )
-            if filled is not None:
-                written.pushes[id_] = filled
-                continue
-            first = problem or (broken[min(broken)] if len(broken) == len(steps) and broken else None)
-            if first is None:
-                continue
-            told = f"{resolved.name(id_)}{first}"
-            (written.problems if len(broken) == len(steps) else written.unwritable)[id_] = told
-        return written
-
-    def _delay_problem(self, batch: Batch) -> str | None:
-        try:
-            plans.check_delays(batch.plan or (), least_s=self.allowed.least_s, most_s=self.allowed.most_s)
-        except InvalidMessage as error:
-            return str(error)
-        return None
-
-    def _ttl(self, batch: Batch) -> timedelta:
-        """A push lives as long as the fallback waits, so that a phone that reconnects late does not get both.
-
-        It lives no longer than it is of use, if the message says how long that is, or if nothing follows it.
-        """
-        longest = min(batch.valid_for or TTL_LIMIT, TTL_LIMIT)
-        if batch.ttl is not None:
-            return min(batch.ttl, longest)
-        if batch.plan:
-            return min(batch.plan[0].after + self.ttl_grace, longest)
-        return min(self._useful_for(batch), TTL_LIMIT)
-
-    def _useful_for(self, batch: Batch) -> timedelta:
-        return batch.valid_for or self.useless_after[batch.category or Category.TRANSACTIONAL]
-
-    def _message(self, work: store.PushWork, filled: FilledPush, ttl: timedelta, project: str | None) -> PushMessage:
-        urls = self.receipt_urls
-        return PushMessage(
-            notification_id=work.notification_id,
-            registration=work.registration,
-            title=filled.title,
-            body=filled.body,
-            ttl=ttl,
-            push=filled.push,
-            receipt_url=urls.url(work.notification_id, work.registration, now=time.time(), ttl_s=ttl.total_seconds())
-            if urls
-            else None,
-            test=is_test(project),
-        )
-
-    def _deliver(self, messages: Sequence[PushMessage], lease: Deadline, *, complete: bool = False) -> None:
-        if not messages:
-            return
-        paused, unpaused_until = self._paused_since(messages)
-        results = [
-            store.PushResult(
-                m.notification_id,
-                m.registration,
-                AttemptState.OPEN,
-                "paused",
-                retry_after=timedelta(),
-                untried=True,
-            )
-            for m in messages
-            if m.notification_id in paused
-        ]
-        messages = [m for m in messages if m.notification_id not in paused]
-        tests = [m for m in messages if m.test]
-        results += [_result(m, stand_in.push(m)) for m in tests]
-        # From here on no test is left, so the provider, its pace and its troubles know of none.
-        messages = [m for m in messages if not m.test]
-        # Pushes that are taken up again have waited.
-        turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
-        outcomes = deliver(self.transport, self.channel, messages[: turn.granted], min(lease, unpaused_until))
-        self.troubles.note(PUSH_PROVIDER, outcomes)
-        results += [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
-        for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
-            waits = store.PushResult(
-                m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait, untried=True
-            )
-            results.append(waits)
-        if asked := patience(outcomes):
-            self.pace.slow_down(asked.after)
-        with self.engine.begin() as conn:
-            again = store.record_push(conn, results, retry_for=self.retry_for, complete=complete)
-            store.write_ledger(conn, _tested(tests))
-        if again:
-            with self.engine.begin() as conn:
-                store.settle_cancelled(conn, again)
-        if tests:
-            self._report(tests)
-
-    def _report(self, tests: Sequence[PushMessage]) -> None:
-        """Record what the apps of a test would report, by how their registrations begin."""
-        now = datetime.now(UTC)
-        told = [
-            ReceiptEvent(UUID(m.notification_id), kind, now, m.registration)
-            for m in tests
-            for kind in stand_in.receipts(m)
-        ]
-        if told:
-            receipts.record(self.engine, told)
-
-
-def _tested(tests: Sequence[PushMessage]) -> list[store.Decision]:
-    """Return the lines of the ledger that tell of pushes which would have gone out."""
-    devices = Counter(m.notification_id for m in tests)
-    return [store.Decision(id_, Note.WOULD_HAVE_SENT, {"devices": count}, step=0) for id_, count in devices.items()]
-
-
-def _filled(form: PushForm | None, params: Mapping[str, Any]) -> tuple[FilledPush | None, InvalidMessage | None]:
-    """Return the push for a person, or why it cannot be written; nothing where there is none."""
-    try:
-        return None if form is None else form.fill(params), None
-    except InvalidMessage as error:
-        return None, error
-
-
-def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
-    ids = (message.notification_id, message.registration)
-    match outcome:
-        case Sent(provider_id):
-            return store.PushResult(*ids, AttemptState.SENT, provider_id=provider_id)
-        case Rejected(reason, detail, address_dead):
-            text = f"{reason}: {detail}" if detail else reason
-            return store.PushResult(*ids, AttemptState.REJECTED, text, address_dead=address_dead)
-        case Retry(reason, after, ours=ours):
-            return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=_wait(after), untried=ours)
-        case Unknown(reason, after):
-            return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=_wait(after))
-
-
-def _wait(asked: timedelta | None) -> timedelta:
-    """Return when to try again: spread, so that a batch that failed together does not come back together, and never early."""
-    if asked is None:
-        return _BACKOFF * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
-    return asked * random.uniform(1, 1.2)  # noqa: S311 - no secret
 
 
 def _subjects(recipient: Recipient) -> list[str]:
