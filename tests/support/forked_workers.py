@@ -35,6 +35,7 @@ _LOADED = [
     "knocktwice_worker.notifications.pipeline.receipts",
     "knocktwice_worker.notifications.pipeline.reconcile",
     "knocktwice_worker.privacy.retention",
+    "knocktwice_worker.notifications.pipeline.later_claims",
     "knocktwice_worker.notifications.pipeline.later_steps",
     "knocktwice_worker.notifications.pipeline.withdraw",
     "pytest",

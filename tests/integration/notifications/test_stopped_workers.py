@@ -146,7 +146,8 @@ def test_a_message_whose_lease_is_nearly_over_does_not_leave_and_is_sent_by_the_
     working: Services, sandbox: Sandbox, due: list[str]
 ) -> None:
     reserved = working.fallback.check(due)
-    slow = replace(working.later_steps, lease=timedelta(0))
+    claims = replace(working.later_steps.claims, lease=timedelta(0))
+    slow = replace(working.later_steps, claims=claims)
     assert slow.send(reserved) == []
     assert sandbox.texts() == []
     assert sorted(working.later_steps.send(reserved)) == sorted(due)

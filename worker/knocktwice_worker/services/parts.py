@@ -24,11 +24,13 @@ from knocktwice_worker.limits.per_number import RedisLimits
 from knocktwice_worker.limits.quiet_hours import QuietHours
 from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 from knocktwice_worker.notifications.pipeline.brake import BrakeGate
+from knocktwice_worker.notifications.pipeline.carrier_choice import CarrierChoice
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.clock_watch import ClockWatch
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.experiment import Experiment
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
+from knocktwice_worker.notifications.pipeline.later_claims import LaterClaims
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.pipeline.push import Pushes
@@ -326,20 +328,29 @@ class Services(Signing):
     @cached_property
     def later_steps(self) -> LaterSteps:
         """The messages of later steps."""
+        carriers = CarrierChoice(channels=self.channels, pauses=self.pauses)
+        claims = LaterClaims(
+            engine=self.engine,
+            channels=self.channels,
+            carriers=carriers,
+            limits=self.counting,
+            # What is tried was noted with the decision.
+            quiet=replace(self.quiet, tried=QuietHours.parse("")),
+            lease=self.settings.lease,
+            useless_after=self.settings.useless_after,
+            brake=self.brake,
+            pauses=self.pauses,
+        )
         return LaterSteps(
             engine=self.engine,
             catch_up=self.catch_up,
             senders=self.senders,
             transport=self.transport,
             channels=self.channels,
-            limits=self.counting,
-            # What is tried was noted with the decision.
-            quiet=replace(self.quiet, tried=QuietHours.parse("")),
+            claims=claims,
+            carriers=carriers,
             troubles=self.troubles,
-            lease=self.settings.lease,
             retry_for=timedelta(seconds=self.settings.sms_retry_s),
-            useless_after=self.settings.useless_after,
-            brake=self.brake,
             pauses=self.pauses,
         )
 
