@@ -29,6 +29,8 @@ _LOADED = [
     "knocktwice_worker.notifications.pipeline.delivery_reports",
     "knocktwice_worker.runtime.dispatcher",
     "knocktwice_worker.notifications.pipeline.fallback",
+    "knocktwice_worker.notifications.pipeline.fallback_gates",
+    "knocktwice_worker.notifications.pipeline.fallback_texts",
     "knocktwice_worker.notifications.pipeline.push",
     "knocktwice_worker.notifications.pipeline.push_delivery",
     "knocktwice_worker.notifications.pipeline.push_texts",

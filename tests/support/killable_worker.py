@@ -20,7 +20,7 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox.accepted import Inbox
 from knocktwice_worker.notifications.pipeline import later_steps
 from knocktwice_worker.notifications.pipeline.carrier_choice import CarrierChoice
-from knocktwice_worker.notifications.pipeline.fallback import Fallback
+from knocktwice_worker.notifications.pipeline.fallback_gates import FallbackGates
 from knocktwice_worker.notifications.pipeline.push_delivery import PushDelivery
 from knocktwice_worker.notifications.store import step_results
 
@@ -87,7 +87,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "send_push after the provider took the push": _after_the_provider_took("messages:send"),
     "send_push before the push's record is committed": lambda: _after(store, "record_push"),
     "send_push before the message leaves the inbox": lambda: _before(Inbox, "_remove"),
-    "check_fallback before it counts": lambda: _before(Fallback, "_apply_limits"),
+    "check_fallback before it counts": lambda: _before(FallbackGates, "apply_limits"),
     "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
     "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),
     "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),

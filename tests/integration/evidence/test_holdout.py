@@ -65,7 +65,7 @@ def states(here: Services, ids: list[str]) -> dict[str, str]:
 def arms(here: Services, ids: list[str]) -> dict[Arm, list[str]]:
     drawn: dict[Arm, list[str]] = {arm: [] for arm in Arm}
     for id_ in ids:
-        drawn[here.fallback.experiment.arm(id_)].append(id_)
+        drawn[here.fallback.gates.experiment.arm(id_)].append(id_)
     return drawn
 
 

@@ -30,6 +30,8 @@ from knocktwice_worker.notifications.pipeline.clock_watch import ClockWatch
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.experiment import Experiment
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
+from knocktwice_worker.notifications.pipeline.fallback_gates import FallbackGates
+from knocktwice_worker.notifications.pipeline.fallback_texts import FallbackTexts
 from knocktwice_worker.notifications.pipeline.later_claims import LaterClaims
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
@@ -289,11 +291,20 @@ class Services(Signing):
     def fallback(self) -> Fallback:
         """The decision about a later step."""
         settings = self.settings
+        gates = FallbackGates(
+            channels=self.channels,
+            limits=self.counting,
+            quiet=self.quiet,
+            useless_after=settings.useless_after,
+            brake=self.brake,
+            pauses=self.pauses,
+            experiment=Experiment(
+                settings.holdout_share, settings.probe_share, settings.probe_wait, secret(settings).encode()
+            ),
+        )
         return Fallback(
             engine=self.engine,
             catch_up=self.catch_up,
-            limits=self.counting,
-            quiet=self.quiet,
             silent_kinds=self.silent_kinds,
             unconfirmed_policy=settings.unconfirmed_policy,
             numbers=settings.phone_rules,
@@ -301,15 +312,11 @@ class Services(Signing):
             countries=settings.sms_countries,
             channels=self.channels,
             projects=self.projects,
-            links=self.links,
+            texts=FallbackTexts(channels=self.channels, projects=self.projects, links=self.links),
+            gates=gates,
             lease=settings.lease,
             useless_after=settings.useless_after,
-            brake=self.brake,
             counters=self.counters,
-            pauses=self.pauses,
-            experiment=Experiment(
-                settings.holdout_share, settings.probe_share, settings.probe_wait, secret(settings).encode()
-            ),
             trial=Trial.of(settings),
         )
 
