@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent
 from knocktwice_worker.lifecycle import DeliveryState, NotificationState, Refusal
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.store import transitions
+from knocktwice_worker.notifications.store import ends
 from support.sent_messages import placed
 from support.store_book import AT, LEASE, Book, batch, ids
 
@@ -175,9 +175,9 @@ def test_of_two_ends_the_first_stays(book: Book, state: NotificationState) -> No
     one = batch("ada", after=0)
     (id_,) = ids(one)
     book.pushed(one)
-    book(transitions.finish, [transitions.End(id_, state, "first")])
+    book(ends.finish, [ends.End(id_, state, "first")])
     ended = book.rows("SELECT state, reason, finished_at FROM notifications")
-    book(transitions.finish, [transitions.End(id_, NotificationState.TEXTED, "second")])
+    book(ends.finish, [ends.End(id_, NotificationState.TEXTED, "second")])
     assert book.rows("SELECT state, reason, finished_at FROM notifications") == ended
 
 

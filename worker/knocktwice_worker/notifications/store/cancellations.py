@@ -13,8 +13,9 @@ from uuid import UUID, uuid5
 from sqlalchemy import Connection, text
 
 from knocktwice_worker.lifecycle import NotificationState
+from knocktwice_worker.notifications.store.ends import End, finish
 from knocktwice_worker.notifications.store.receipts import Event, insert_events
-from knocktwice_worker.notifications.store.transitions import End, finish, settle_answered
+from knocktwice_worker.notifications.store.transitions import settle_answered
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED, aborted_at
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from knocktwice_shared.messages import When
 from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState
-from knocktwice_worker.notifications.store.transitions import End, finish, outcome_of_push
+from knocktwice_worker.notifications.store.ends import End, finish, outcome_of_push
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,8 +15,8 @@ from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import NotificationState
 from knocktwice_worker.notation.phone_numbers import spelled
 from knocktwice_worker.notifications.store.cancellations import adopt_cancelled
+from knocktwice_worker.notifications.store.ends import End, finish
 from knocktwice_worker.notifications.store.first_steps import Opened, PushWork, open_steps
-from knocktwice_worker.notifications.store.transitions import End, finish
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
 if TYPE_CHECKING:

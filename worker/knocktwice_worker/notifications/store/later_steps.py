@@ -13,7 +13,8 @@ from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, SINGLE
 from knocktwice_worker.notifications.store.cancellations import note_aborted
-from knocktwice_worker.notifications.store.transitions import is_in, settle_answered
+from knocktwice_worker.notifications.store.state_sql import is_in
+from knocktwice_worker.notifications.store.transitions import settle_answered
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, aborted_at
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications.store.cancellations import note_aborted, settle_cancelled
 from knocktwice_worker.notifications.store.first_steps import OFF, RING_LATER, PushWork, open_attempts
 from knocktwice_worker.notifications.store.pushes import LAST, PushResult, record_push, settle_pushes
-from knocktwice_worker.notifications.store.transitions import is_in, lock_open
+from knocktwice_worker.notifications.store.state_sql import is_in
+from knocktwice_worker.notifications.store.transitions import lock_open
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED, aborted_at
 
 if TYPE_CHECKING:

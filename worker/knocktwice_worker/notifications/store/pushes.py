@@ -11,8 +11,9 @@ from knocktwice_shared.messages import When
 from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState
+from knocktwice_worker.notifications.store.ends import End, finish, outcome_of_push
 from knocktwice_worker.notifications.store.paused import RESUMED
-from knocktwice_worker.notifications.store.transitions import End, finish, is_in, outcome_of_push
+from knocktwice_worker.notifications.store.state_sql import is_in
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
 if TYPE_CHECKING:

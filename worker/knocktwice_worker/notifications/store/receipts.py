@@ -10,8 +10,9 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Note
+from knocktwice_worker.notifications.store.ends import reach
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.transitions import reach, settle_free
+from knocktwice_worker.notifications.store.transitions import settle_free
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED, OPENED
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.database.test_rows import STAND_IN
-from knocktwice_worker.notifications.store.transitions import is_in
+from knocktwice_worker.notifications.store.state_sql import is_in
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
 
 if TYPE_CHECKING:

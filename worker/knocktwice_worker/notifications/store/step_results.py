@@ -13,8 +13,10 @@ from knocktwice_worker.audience import opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import FOLLOW_UPS, DeliveryState, NotificationState, Untextable
+from knocktwice_worker.notifications.store.ends import End, finish
 from knocktwice_worker.notifications.store.receipts import note_wasted
-from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
+from knocktwice_worker.notifications.store.state_sql import is_in
+from knocktwice_worker.notifications.store.transitions import Onward, go_on, settle_answered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

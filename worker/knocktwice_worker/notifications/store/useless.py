@@ -8,8 +8,9 @@ from sqlalchemy import text
 
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import NotificationState, Refusal
+from knocktwice_worker.notifications.store.ends import End, finish
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.transitions import End, finish, lock_open, skip
+from knocktwice_worker.notifications.store.transitions import lock_open, skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
