@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.audience import opt_outs, people
+from knocktwice_worker.brake import text_counts
+from knocktwice_worker.brake.pumping import Numbers
 from knocktwice_worker.content import resolution
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
@@ -229,3 +231,9 @@ def test_a_registered_follower_reads_no_notification_when_it_looks_again(archive
         again = conn.execute(read).scalar_one()
         conn.rollback()
     assert (first - before, again - first) == (len(archive.ids), 0)
+
+
+def test_the_pumping_guard_asks_number_by_number_whether_it_was_texted_before(archive: Archive) -> None:
+    told = archive.plans(lambda conn: text_counts.crowding_of(conn, Numbers("+43660", "", ""), MINUTE, most=1_000))
+    # As a join it may be planned for the single number that the planner expects, and read all messages for each of many.
+    assert re.search(r"SubPlan 1\n +->  Index Scan using deliveries_number_idx on deliveries o", told), told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 DELAY = timedelta(minutes=10)
 #: The first look comes a second later: a push needs a moment to be handed over, and the countdown begins then.
 DUE = DELAY + timedelta(seconds=1)
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+_LOCK = sa.text("SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) FOR UPDATE")
 
 
 class Published:
@@ -77,37 +79,70 @@ def test_what_is_due_is_published_once_with_the_task_that_fits(here: Services, c
     assert [(task, sorted(found)) for task, found in published.tasks] == [(Task.CHECK_FALLBACK, ids)]
 
 
-def test_most_looks_go_back_a_minute_and_none_is_late_by_much_for_it(here: Services, clock: Clock) -> None:
-    now = [1_000.0]
-    horizon, published = Horizon(lambda: now[0]), Published()
-    assert dispatch(here, published, horizon) == 0
-    _pending(here, 2)
-    clock.advance(DUE)
-    # Just due.
-    assert dispatch(here, published, horizon) == 2
-    assert dispatch(here, published, horizon) == 0
-    _pending(here, 2)
-    clock.advance(DUE + timedelta(minutes=2))
-    # Another session had these rows locked for two minutes.
-    assert dispatch(here, published, horizon) == 0
-    now[0] += 15
-    # And the lease of the first two is over.
-    assert dispatch(here, published, horizon) == 4
-
-
-@pytest.mark.parametrize(
-    ("late_s", "count", "all_kinds", "bounded"),
-    [(1, 1, True, True), (40, 1, True, False), (1, BATCH_LIMIT, True, False), (1, 1, False, False), (0, 0, True, True)],
-)
-def test_after_a_look_that_found_much_or_old_rows_or_not_all_kinds_the_next_has_no_bound(
-    late_s: float, count: int, all_kinds: bool, bounded: bool
+@pytest.mark.parametrize(("locked_s", "at_once"), [(50, 2), (70, 0)])
+def test_what_another_session_had_locked_for_long_is_found_by_a_look_at_everything(
+    here: Services, clock: Clock, locked_s: int, at_once: int
 ) -> None:
+    ours = [1_000.0]
+    horizon, published = Horizon(lambda: ours[0]), Published()
+    assert dispatch(here, published, horizon) == 0
+    ids = _pending(here, 2)
+    clock.advance(DUE)
+    with here.engine.begin() as other:
+        other.execute(_LOCK, {"ids": ids})
+        assert dispatch(here, published, horizon) == 0
+        clock.advance(timedelta(seconds=locked_s))
+        assert dispatch(here, published, horizon) == 0
+    assert dispatch(here, published, horizon) == at_once
+    ours[0] += 15
+    assert dispatch(here, published, horizon) == 2 - at_once
+
+
+def _rung(*late_s: float) -> list[store.Rung]:
+    return [store.Rung("n", 1, DeliveryState.SCHEDULED, late) for late in late_s]
+
+
+def test_a_look_begins_a_minute_before_the_place_to_which_the_last_one_came() -> None:
     horizon = Horizon(lambda: 1_000.0)
     assert horizon.next() is None
-    horizon.saw([store.Rung("n", 1, DeliveryState.SCHEDULED, late_s)] * count, all_kinds=all_kinds)
-    assert (horizon.next() == timedelta(minutes=1)) is bounded
-    # That look failed.
-    assert horizon.next() is None
+    horizon.saw(_rung(40, 7), NOON, all_kinds=True)
+    assert horizon.next() == NOON - timedelta(minutes=1)
+    # A full batch came no further than to its last row.
+    horizon.saw(_rung(*[40] * (BATCH_LIMIT - 1), 7), NOON, all_kinds=True)
+    assert horizon.next() == NOON - timedelta(minutes=1, seconds=7)
+    # Later steps were not looked for, and the next look failed.
+    later = NOON + timedelta(minutes=5)
+    horizon.saw([], later, all_kinds=False)
+    assert horizon.next() == NOON - timedelta(minutes=1, seconds=7)
+    assert horizon.next() == NOON - timedelta(minutes=1, seconds=7)
+    horizon.saw([], later, all_kinds=True)
+    assert horizon.next() == later - timedelta(minutes=1)
+
+
+def test_looks_at_everything_come_the_less_often_the_longer_they_take_and_others_are_short_meanwhile() -> None:
+    now = [1_000.0]
+    horizon = Horizon(lambda: now[0])
+
+    def look(took_s: float) -> datetime | None:
+        since = horizon.next()
+        now[0] += took_s
+        horizon.saw([], NOON, all_kinds=True)
+        return since
+
+    minute, moment = NOON - timedelta(minutes=1), NOON - timedelta(seconds=5)
+    assert look(0.01) is None
+    now[0] += 14.9
+    assert look(0.01) == minute
+    now[0] += 0.1
+    assert look(6) is None
+    # For twenty times as long as it took.
+    assert look(0.01) == moment
+    now[0] += 119.9
+    assert look(0.01) == moment
+    now[0] += 0.1
+    assert look(0.01) is None
+    assert look(0.2) == minute
+    assert look(0.01) == moment
 
 
 def test_each_state_of_a_row_has_its_task(here: Services, clock: Clock) -> None:

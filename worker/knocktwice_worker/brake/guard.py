@@ -65,7 +65,7 @@ class Rules:
 
 
 def refresh(engine: Engine, rules: Rules) -> None:
-    """Count what is new and judge it. Any number of workers may call it; one at a time does it."""
+    """Count what is new and judge it. Any number of workers may call it; one of them does it, once for each slot."""
     if rules.mode is PumpingMode.OFF:
         return
     done: bool | None = False

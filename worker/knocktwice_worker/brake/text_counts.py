@@ -115,11 +115,11 @@ def count(conn: Connection) -> bool | None:
     """Count the next slots, and lock the place of who counts until the end of the transaction.
 
     Returns:
-        Whether all is counted; ``None``: another worker counts.
+        Whether all is counted; ``None``: another worker counts or has counted, or no slot is over since.
     """
     went = place.take(conn, _SENT, slot=SLOT, settle=_MARGIN)
     settled = place.take(conn, _SETTLED, slot=SLOT, settle=SETTLE + _MARGIN)
-    if went is None or settled is None:
+    if went is None or settled is None or (went.until <= went.after and settled.until <= settled.after):
         return None
     # The planner's statistics lag behind, so it expects many new rows and would scan whole tables. Forbid that.
     conn.execute(text("SET LOCAL enable_seqscan = off"))
@@ -182,24 +182,28 @@ WHERE c.template = :template
 GROUP BY 1, 2
 """)
 
-# What one person of an address book would hardly meet: many numbers side by side that were never texted before.
+# What one person of an address book would hardly meet: many numbers side by side that were never texted before. Whether
+# one was is asked number by number: as a join the planner, who expects a single number, would read all earlier messages
+# for each of a thousand.
 _CROWDING = text(f"""
 WITH m AS (
-  SELECT d.number, min(d.counted_at) AS at FROM (
-    SELECT d.number, d.counted_at
+  SELECT DISTINCT d.number FROM (
+    SELECT d.number
     {_TAKEN}
       AND d.number >= :prefix AND starts_with(d.number, :prefix)
       AND coalesce(b.content ->> 'template', '') = :template
       AND coalesce(n.project, '') = :project
     LIMIT :most
   ) d
-  GROUP BY d.number
 ), fresh AS (
-  SELECT number FROM m
-  WHERE NOT EXISTS (
-    SELECT FROM deliveries o
-    WHERE o.number = m.number AND o.counted_at < :after AND {real_message("o")}
-  )
+  SELECT m.number FROM m
+  CROSS JOIN LATERAL (
+    SELECT EXISTS (
+      SELECT FROM deliveries o
+      WHERE o.number = m.number AND o.counted_at < :after AND {real_message("o")}
+    ) AS texted
+  ) before
+  WHERE NOT before.texted
 )
 SELECT
   count(*) AS numbers,

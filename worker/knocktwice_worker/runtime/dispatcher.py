@@ -28,6 +28,7 @@ from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from celery import Celery
 
@@ -42,8 +43,13 @@ _MOST_SWEEPS = 20
 #: wait in Postgres.
 _MOST_WAITING = 40
 
-#: How long ago rows became due that most looks find, and for how many seconds only such looks follow each other.
-_NEAR, _BOUNDED_S = timedelta(minutes=1), 15.0
+#: How far before the place of the last look the next one begins: for rows that were locked, or were committed later than
+#: they became due. The shorter span holds while looks are slow.
+_NEAR, _NEARER = timedelta(minutes=1), timedelta(seconds=5)
+#: A look that took longer was slow, in seconds.
+_SLOW_S = 0.1
+#: Seconds between two looks that go back as far as there is anything, and how many times longer than such a look at least.
+_ALL_EVERY_S, _REST = 15.0, 20
 
 #: Seconds to wait after a tick that failed.
 _STUMBLED_S = 1.0
@@ -56,12 +62,12 @@ _SMS_TASKS = {
 
 
 class Horizon:
-    """How far back a dispatcher looks for due rows: a minute, and four times a minute as far as there are any.
+    """How far back a dispatcher looks for due rows: to where its last look came to, and a minute further.
 
-    A look that goes back without a bound passes everything that PostgreSQL could not remove from the index yet, which
-    is everything since the oldest snapshot that any session keeps. A row that is older than a minute and not claimed is
-    rare: another session had it locked. After a look that found much, or old rows, or failed, the next one has no
-    bound.
+    A look without a bound passes everything that PostgreSQL could not remove from the index yet. While some session keeps
+    an old snapshot, that is each time at which any row was due since then: millions, and seconds for each look, in which
+    nothing is dispatched. So only some looks have no bound, and the longer they take the fewer. They find the rows that
+    were locked for longer than a minute. While looks are slow, the others go back only a few seconds further.
 
     Args:
         clock: the time in seconds.
@@ -69,27 +75,37 @@ class Horizon:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._calm = False
-        self._bounded_until = 0.0
+        self._place: datetime | None = None
+        self._all_at = 0.0
+        self._slow = False
+        self._began = 0.0
+        self._bounded = False
 
-    def next(self) -> timedelta | None:
-        """Return how long ago rows became due for the next look; ``None``: however long ago."""
-        now, calm = self._clock(), self._calm
-        # Until the look has succeeded.
-        self._calm = False
-        if calm and now < self._bounded_until:
-            return _NEAR
-        self._bounded_until = now + _BOUNDED_S
-        return None
+    def next(self) -> datetime | None:
+        """Return since when the rows became due that the next look is for; ``None``: whenever."""
+        self._began = self._clock()
+        self._bounded = self._place is not None and self._began < self._all_at
+        if self._place is None or not self._bounded:
+            return None
+        return self._place - (_NEARER if self._slow else _NEAR)
 
-    def saw(self, rows: Sequence[store.Rung], *, all_kinds: bool) -> None:
-        """Take notice of what a look found.
+    def saw(self, rows: Sequence[store.Rung], now: datetime, *, all_kinds: bool) -> None:
+        """Take notice of what a look found. After a look that failed the next one begins at the same place.
 
         Args:
+            now: when it was, by the database's clock.
             all_kinds: it was not for pushes only.
         """
-        late = max((row.late_s for row in rows), default=0.0)
-        self._calm = all_kinds and len(rows) < BATCH_LIMIT and late < _NEAR.total_seconds() / 2
+        ended = self._clock()
+        took = ended - self._began
+        if not self._bounded:
+            self._all_at = ended + max(_ALL_EVERY_S, _REST * took)
+            self._slow = False
+        self._slow = self._slow or took > _SLOW_S
+        if all_kinds:
+            # The rows come in the order in which they became due. Behind a full batch there may be more.
+            full = len(rows) >= BATCH_LIMIT
+            self._place = now - timedelta(seconds=min(row.late_s for row in rows)) if full else now
 
 
 def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None], horizon: Horizon | None = None) -> int:
@@ -107,10 +123,10 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None], hor
     waiting = here.queues.lengths()
     room = waiting[Queue.FALLBACK] + waiting[Queue.SMS] < _MOST_WAITING
     with here.engine.begin() as conn:
-        within = None if horizon is None else horizon.next()
-        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room, within=within)
+        since = None if horizon is None else horizon.next()
+        rows, now = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room, since=since)
     if horizon is not None:
-        horizon.saw(rows, all_kinds=room)
+        horizon.saw(rows, now, all_kinds=room)
     here.counters.took(Span.TIMER_LATENESS, max((row.late_s for row in rows), default=0.0), len(rows))
     work: dict[Task, list[str]] = defaultdict(list)
     for row in rows:

@@ -313,7 +313,7 @@ class _Day:
         full = True
         while full:
             with self.here.engine.begin() as conn:
-                rung = store.ring(conn, limit=BATCH_LIMIT, lease=self.here.settings.lease)
+                rung, _ = store.ring(conn, limit=BATCH_LIMIT, lease=self.here.settings.lease)
             for row in rung:
                 due["resume" if row.step == 0 else _TASKS[DeliveryState(row.state)]].append(row.notification_id)
             full = len(rung) == BATCH_LIMIT

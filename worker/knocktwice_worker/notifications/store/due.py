@@ -52,31 +52,31 @@ class Rung:
 _RING = text("""
 WITH due AS MATERIALIZED (
   SELECT notification_id, step, wake_at FROM deliveries
-  WHERE wake_at <= knocktwice_now() AND wake_at >= knocktwice_now() - CAST(:within AS interval)
-    AND (step = 0 OR :later_steps)
+  WHERE wake_at <= knocktwice_now() AND wake_at >= CAST(:since AS timestamptz) AND (step = 0 OR :later_steps)
   ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
+), rung AS (
+  UPDATE deliveries d SET
+    wake_at = knocktwice_now() + :lease,
+    state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
+  FROM due
+  WHERE d.notification_id = due.notification_id AND d.step = due.step
+  RETURNING
+    d.notification_id,
+    d.step,
+    d.state,
+    CAST(extract(epoch FROM knocktwice_now() - due.wake_at) AS double precision) AS late_s
 )
-UPDATE deliveries d SET
-  wake_at = knocktwice_now() + :lease,
-  state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
-FROM due
-WHERE d.notification_id = due.notification_id AND d.step = due.step
-RETURNING
-  d.notification_id,
-  d.step,
-  d.state,
-  CAST(extract(epoch FROM knocktwice_now() - due.wake_at) AS double precision) AS late_s
+SELECT
+  clock.now,
+  rung.*
+FROM (SELECT knocktwice_now() AS now) clock LEFT JOIN rung ON true
 """)
 
 
-#: Longer ago than anything can have become due.
-_EVER = timedelta(days=36_525)
-
-
 def ring(
-    conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = True, within: timedelta | None = None
-) -> list[Rung]:
-    """Claim up to ``limit`` deliveries whose time has come.
+    conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = True, since: datetime | None = None
+) -> tuple[list[Rung], datetime]:
+    """Claim up to ``limit`` deliveries whose time has come, those first that have waited longest.
 
     Each is claimed for ``lease``: if its task gets lost, the delivery is claimed again after the lease.
 
@@ -84,11 +84,15 @@ def ring(
         limit: the most deliveries to claim.
         lease: the time until a claimed delivery may be claimed again.
         later_steps: claim later steps, too; otherwise only pushes.
-        within: how long ago they became due at most; ``None``: however long ago.
+        since: only what became due at this time or later; ``None``: whenever.
+
+    Returns:
+        The deliveries, and the time of the look by the database's clock.
     """
-    wanted = {"limit": limit, "lease": lease, "later_steps": later_steps, "within": within or _EVER}
+    wanted = {"limit": limit, "lease": lease, "later_steps": later_steps, "since": since or "-infinity"}
     found = conn.execute(_RING, wanted).all()
-    return [Rung(str(id_), step, _STATES[state], late_s) for id_, step, state, late_s in found]
+    rung = [Rung(str(id_), step, _STATES[state], late_s) for _, id_, step, state, late_s in found if id_ is not None]
+    return rung, found[0].now
 
 
 @record
