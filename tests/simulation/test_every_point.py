@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from oracle.records import Rules
     from simulation.installation import Installation
 
+# It cuts sessions, and looks which of them waits for which.
+pytestmark = pytest.mark.own_session
+
 #: No job has so many steps.
 _MOST = 60
 

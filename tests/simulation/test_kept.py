@@ -17,6 +17,9 @@ from simulation.script import Script
 if TYPE_CHECKING:
     from simulation.installation import Installation
 
+# It cuts sessions, and looks which of them waits for which.
+pytestmark = pytest.mark.own_session
+
 _KEPT = sorted((Path(__file__).parent / "kept").glob("*.json"))
 _AFTER_CANCEL = frozenset({Violation.AFTER_CANCEL})
 _NOBODY_WATCHES = Change(LaterSteps, "send", "min(look, unpaused_until),", "not_after,")

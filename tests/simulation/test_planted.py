@@ -12,6 +12,9 @@ from simulation.playing import play_seed
 if TYPE_CHECKING:
     from simulation.installation import Installation
 
+# It cuts sessions, and looks which of them waits for which.
+pytestmark = pytest.mark.own_session
+
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_planted_mistake_is_found(name: str, here: Installation) -> None:

@@ -14,6 +14,9 @@ from simulation.script import Notice, Script
 if TYPE_CHECKING:
     from simulation.installation import Installation
 
+# It cuts sessions, and looks which of them waits for which.
+pytestmark = pytest.mark.own_session
+
 #: So many runs in all, in parts; the last five are about answers of all kinds; about projects, tests, messages that fail
 #: later, and pauses; about blasts, and SMS with media; about people whose number or device changes; and about limits.
 RUNS, PART = 2_000, 250
