@@ -27,8 +27,8 @@ PEOPLE = 100_000
 #: As many worker processes as the textbook has.
 WORKERS = 2
 
-# Their numbers lie apart from each other, as people's do: many side by side look like SMS pumping, and a brake would go on.
-# 7,999,993 is a prime, so none comes twice.
+# Their numbers lie apart from each other, as people's do: many side by side look like SMS pumping, and a brake would go
+# on. 7,999,993 is a prime, so none comes twice.
 _AUDIENCE = (
     "INSERT INTO users (id) SELECT 'user-' || i FROM generate_series(0, :people - 1) i",
     """

@@ -235,5 +235,6 @@ def test_a_registered_follower_reads_no_notification_when_it_looks_again(archive
 
 def test_the_pumping_guard_asks_number_by_number_whether_it_was_texted_before(archive: Archive) -> None:
     told = archive.plans(lambda conn: text_counts.crowding_of(conn, Numbers("+43660", "", ""), MINUTE, most=1_000))
-    # As a join it may be planned for the single number that the planner expects, and read all messages for each of many.
+    # As a join it may be planned for the single number that the planner expects, and read all messages for each of
+    # many.
     assert re.search(r"SubPlan 1\n +->  Index Scan using deliveries_number_idx on deliveries o", told), told

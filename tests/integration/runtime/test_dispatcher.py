@@ -134,10 +134,14 @@ def test_looks_at_everything_come_the_less_often_the_longer_they_take_and_others
     now[0] += 14.9
     assert look(0.01) == minute
     now[0] += 0.1
-    assert look(6) is None
-    # For twenty times as long as it took.
+    assert look(2) is None
+    # For twenty times as long as it took, and a minute at most.
     assert look(0.01) == moment
-    now[0] += 119.9
+    now[0] += 39.9
+    assert look(0.01) == moment
+    now[0] += 0.1
+    assert look(6) is None
+    now[0] += 59.9
     assert look(0.01) == moment
     now[0] += 0.1
     assert look(0.01) is None

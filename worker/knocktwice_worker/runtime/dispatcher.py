@@ -43,13 +43,14 @@ _MOST_SWEEPS = 20
 #: wait in Postgres.
 _MOST_WAITING = 40
 
-#: How far before the place of the last look the next one begins: for rows that were locked, or were committed later than
-#: they became due. The shorter span holds while looks are slow.
+#: How far before the place of the last look the next one begins: for rows that were locked, or were committed later
+#: than they became due. The shorter span holds while looks are slow.
 _NEAR, _NEARER = timedelta(minutes=1), timedelta(seconds=5)
 #: A look that took longer was slow, in seconds.
 _SLOW_S = 0.1
-#: Seconds between two looks that go back as far as there is anything, and how many times longer than such a look at least.
-_ALL_EVERY_S, _REST = 15.0, 20
+#: Seconds between two looks that go back as far as there is anything: so many times as long as such a look took, within
+#: these bounds.
+_REST, _SOONEST_S, _LATEST_S = 20, 15.0, 60.0
 
 #: Seconds to wait after a tick that failed.
 _STUMBLED_S = 1.0
@@ -64,10 +65,10 @@ _SMS_TASKS = {
 class Horizon:
     """How far back a dispatcher looks for due rows: to where its last look came to, and a minute further.
 
-    A look without a bound passes everything that PostgreSQL could not remove from the index yet. While some session keeps
-    an old snapshot, that is each time at which any row was due since then: millions, and seconds for each look, in which
-    nothing is dispatched. So only some looks have no bound, and the longer they take the fewer. They find the rows that
-    were locked for longer than a minute. While looks are slow, the others go back only a few seconds further.
+    A look without a bound passes everything that PostgreSQL could not remove from the index yet. While some session
+    keeps an old snapshot, that is each time at which any row was due since then: millions, and seconds for each look,
+    in which nothing is dispatched. So only some looks have no bound, and the longer they take the fewer. They find the
+    rows that were locked for longer than a minute. While looks are slow, the others go back a few seconds only.
 
     Args:
         clock: the time in seconds.
@@ -99,7 +100,7 @@ class Horizon:
         ended = self._clock()
         took = ended - self._began
         if not self._bounded:
-            self._all_at = ended + max(_ALL_EVERY_S, _REST * took)
+            self._all_at = ended + min(max(_REST * took, _SOONEST_S), _LATEST_S)
             self._slow = False
         self._slow = self._slow or took > _SLOW_S
         if all_kinds:

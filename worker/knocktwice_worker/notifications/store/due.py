@@ -47,8 +47,8 @@ class Rung:
 
 # A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it. The rows are
 # chosen in a CTE, which is executed once: a subquery that the planner executes for each row locks other rows each time.
-# While some session keeps an old snapshot, the index keeps an entry for each time at which any row was ever due; the lower
-# bound leaves them out.
+# While some session keeps an old snapshot, the index keeps an entry for each time at which any row was ever due; the
+# lower bound leaves them out.
 _RING = text("""
 WITH due AS MATERIALIZED (
   SELECT notification_id, step, wake_at FROM deliveries
