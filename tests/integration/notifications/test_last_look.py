@@ -134,6 +134,37 @@ def test_whoever_may_not_be_texted_any_more_is_not_and_the_reason_is_told(
     assert end(working, id_) == ("suppressed", reason)
 
 
+@pytest.mark.parametrize(
+    ("happens", "reason"),
+    [(_stops, Refusal.OPTED_OUT), (_moves, Refusal.NUMBER_CHANGED), (_withdraws, Refusal.NO_CONSENT)],
+)
+def test_what_is_said_between_the_claim_and_the_lock_counts_too(
+    working: Services,
+    sandbox: Sandbox,
+    clock: Clock,
+    happens: Callable[[sa.Connection, str], None],
+    reason: Refusal,
+) -> None:
+    clock.set(at(12))
+    id_ = pushed(working, category="marketing")
+    assert working.fallback.check([id_]) == [id_]
+    claimed: list[tuple[Any, ...]] = []
+
+    def say(_: object) -> None:
+        if not claimed:
+            claimed.extend(rows(working, "SELECT state FROM deliveries WHERE step = 1"))
+            with working.engine.begin() as conn:
+                happens(conn, conn.execute(sa.text("SELECT user_id FROM notifications")).scalar_one())
+
+    sa.event.listen(working.later_steps.senders, "begin", say)
+    assert working.later_steps.send([id_]) == []
+    assert claimed == [("sending",)]
+    clock.advance(SECOND)
+    assert working.later_steps.send([id_]) == []
+    assert sandbox.texts() == []
+    assert end(working, id_) == ("suppressed", reason)
+
+
 def test_what_passed_the_limits_twice_because_of_a_wipe_goes_once(
     working: Services, sandbox: Sandbox, clock: Clock
 ) -> None:
