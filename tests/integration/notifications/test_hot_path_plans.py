@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.audience import opt_outs, people
-from knocktwice_worker.brake import text_counts
+from knocktwice_worker.brake import place, push_counts, text_counts
 from knocktwice_worker.brake.pumping import Numbers
 from knocktwice_worker.content import resolution
 from knocktwice_worker.lifecycle import AttemptState
@@ -238,3 +238,13 @@ def test_the_pumping_guard_asks_number_by_number_whether_it_was_texted_before(ar
     # As a join it may be planned for the single number that the planner expects, and read all messages for each of
     # many.
     assert re.search(r"SubPlan 1\n +->  Index Scan using deliveries_number_idx on deliveries o", told), told
+
+
+def test_the_brake_finds_refused_pushes_without_what_else_waits(archive: Archive) -> None:
+    now = datetime.now(UTC)
+    given = {
+        "after": now - MINUTE, "until": now, "settle": push_counts.SETTLE, "slot": push_counts.SLOT, "origin": place.ORIGIN,
+    }  # fmt: skip
+    told = archive.plans(lambda conn: conn.execute(push_counts._COUNT, given))
+    assert "attempts_tried_again_idx" in told
+    assert "deliveries_wake_at_idx" not in told

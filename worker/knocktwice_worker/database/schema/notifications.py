@@ -313,6 +313,10 @@ attempts = Table(
         "NULL: it is one of the person's devices.",
     ),
     CheckConstraint("state IN ('open', 'sent', 'rejected')", name="state"),
+    # serves: what the brake counts of pushes that are refused; empty while all goes well
+    Index(
+        "attempts_tried_again_idx", "notification_id", postgresql_where=text("state = 'open' AND reason IS NOT NULL")
+    ),
     comment="A push to one device.",
 )
 
