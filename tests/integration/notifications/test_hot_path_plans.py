@@ -243,7 +243,8 @@ def test_the_pumping_guard_asks_number_by_number_whether_it_was_texted_before(ar
 def test_the_brake_finds_refused_pushes_without_what_else_waits(archive: Archive) -> None:
     now = datetime.now(UTC)
     given = {
-        "after": now - MINUTE, "until": now, "settle": push_counts.SETTLE, "slot": push_counts.SLOT, "origin": place.ORIGIN,
+        "after": now - MINUTE, "until": now, "settle": push_counts.SETTLE,
+        "slot": push_counts.SLOT, "origin": place.ORIGIN,
     }  # fmt: skip
     told = archive.plans(lambda conn: conn.execute(push_counts._COUNT, given))
     assert "attempts_tried_again_idx" in told

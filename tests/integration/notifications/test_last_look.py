@@ -113,10 +113,13 @@ def _withdraws(conn: sa.Connection, user: str) -> None:
     people.apply(conn, [ConsentSet(user, False, "web", AT + HOUR)])
 
 
-@pytest.mark.parametrize(
+_said = pytest.mark.parametrize(
     ("happens", "reason"),
     [(_stops, Refusal.OPTED_OUT), (_moves, Refusal.NUMBER_CHANGED), (_withdraws, Refusal.NO_CONSENT)],
 )
+
+
+@_said
 def test_whoever_may_not_be_texted_any_more_is_not_and_the_reason_is_told(
     working: Services,
     sandbox: Sandbox,
@@ -134,10 +137,7 @@ def test_whoever_may_not_be_texted_any_more_is_not_and_the_reason_is_told(
     assert end(working, id_) == ("suppressed", reason)
 
 
-@pytest.mark.parametrize(
-    ("happens", "reason"),
-    [(_stops, Refusal.OPTED_OUT), (_moves, Refusal.NUMBER_CHANGED), (_withdraws, Refusal.NO_CONSENT)],
-)
+@_said
 def test_what_is_said_between_the_claim_and_the_lock_counts_too(
     working: Services,
     sandbox: Sandbox,

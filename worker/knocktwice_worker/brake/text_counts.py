@@ -182,9 +182,9 @@ WHERE c.template = :template
 GROUP BY 1, 2
 """)
 
-# What one person of an address book would hardly meet: many numbers side by side that were never texted before. Whether
-# one was is asked number by number: as a join the planner, who expects a single number, would read all earlier messages
-# for each of a thousand.
+# Many numbers side by side that were never texted before are a sign of pumping: people of an address book hardly have
+# them. Earlier messages are looked for number by number. As a join the planner, which expects a single number, would read
+# all earlier messages for each of a thousand.
 _CROWDING = text(f"""
 WITH m AS (
   SELECT DISTINCT d.number FROM (

@@ -127,7 +127,7 @@ class FallbackGates:
         if not self.experiment:
             return
         for case in cases:
-            # What nobody may miss, what is no fallback and what is no more than a test, is never part of it.
+            # Critical messages, those that are no fallback, and tests are never part of the experiment.
             if (
                 case.test
                 or case.category is Category.CRITICAL

@@ -242,7 +242,7 @@ def _refused(row: store.ReservedStep, why: Refusal) -> store.Decision:
 
 
 def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[store.ReservedStep]]]:
-    """Yield messages by who waits with whom, critical ones first; in each lane those that have waited longest come first."""
+    """Yield the messages of each lane, critical ones first; in a lane those that have waited longest come first."""
     for lane, categories in _LANES.items():
         if own := [row for row in rows if row.category in categories]:
             yield lane, sorted(own, key=lambda row: row.waited, reverse=True)

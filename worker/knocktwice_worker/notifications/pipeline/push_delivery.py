@@ -150,7 +150,7 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
 
 
 def _wait(asked: timedelta | None) -> timedelta:
-    """Return when to try again: spread, so that a batch that failed together does not come back together, and never early."""
+    """Return when to try again, never early. It is spread: a batch that failed together must not come back together."""
     if asked is None:
         return _BACKOFF * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
     return asked * random.uniform(1, 1.2)  # noqa: S311 - no secret

@@ -61,7 +61,7 @@ class Ready:
 
     @property
     def intake(self) -> store.Intake:
-        """What is stored of the batch."""
+        """The batch as it is stored, with what was found wrong in its texts and times."""
         resolved = self.resolved
         problems = {**self.written.problems, **self.times.problems}
         unwritable = self.written.unwritable

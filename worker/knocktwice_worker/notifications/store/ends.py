@@ -128,7 +128,8 @@ WHERE n.id = ANY(CAST(:ids AS uuid[])) AND n.state = 'active' AND NOT EXISTS (
   SELECT FROM deliveries d WHERE d.notification_id = n.id AND d.step > 0 AND d.wake_at IS NOT NULL)
 """)
 
-# Whoever ends a notification keeps its row until the commit, and the next look sees the end.
+# A transaction that ends a notification keeps its row locked until the commit. This waits for it, so that the next look
+# sees the end.
 _AWAIT_END = text("SELECT FROM notifications WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE")
 
 
