@@ -210,6 +210,14 @@ class Interleaver:
     def _point(self, conn: sa.Connection, statement: str) -> None:
         run: _Run | None = getattr(self._local, "run", None)
         if run is not None:
-            driver: Any = conn.connection.dbapi_connection
-            run.pid = driver.info.backend_pid
             run.point(statement)
+            # Not before it is halted: asking begins the transaction.
+            run.pid = _session(conn)
+
+
+def _session(conn: sa.Connection) -> int:
+    """Return the session of a transaction. PostgreSQL says it: behind a pooler the driver knows another number."""
+    driver: Any = conn.connection.dbapi_connection
+    with driver.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])
