@@ -1,7 +1,8 @@
-"""The same run with nothing and with five million old notifications in the tables."""
+"""The same run with nothing and with millions of old notifications in the tables."""
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from benchmarks.runs import Result
 
 ROUNDS, COUNT = quick.of(1, 3), quick.of(10_000, 20_000)
-OLD, AT_ONCE = quick.of(200_000, 5_000_000), quick.of(200_000, 1_000_000)
+OLD = int(os.environ.get("ROWS") or quick.of(200_000, 5_000_000))
+#: Made in one transaction, a day older than those made next.
+AT_ONCE = min(OLD, 1_000_000)
 
 
 def measure(here: Installation, figures: Figures) -> None:
@@ -30,7 +33,7 @@ def measure(here: Installation, figures: Figures) -> None:
     empty, full = here.database(), here.database()
     start = time.monotonic()
     _fill(full)
-    filled = f"made in {time.monotonic() - start:.0f} s"
+    filled = f"made in {time.monotonic() - start:.0f} s, {_size(full) / 1e9:.0f} GB"
     results: dict[str, list[Result]] = {empty: [], full: []}
     for _ in range(ROUNDS):
         for database_url, into in results.items():
@@ -48,13 +51,19 @@ def _cost(result: Result) -> float:
     return sum(result.spent.cpu_us(role, result.count) for role in ("workers", "postgres", "valkey"))
 
 
+def _size(database_url: str) -> int:
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.connect() as conn:
+        return int(conn.execute(sa.text("SELECT pg_database_size(current_database())")).scalar_one())
+
+
 def _fill(database_url: str) -> None:
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     with engine.begin() as conn:
         # Old notifications have been counted long ago.
         change_feed.join(conn, rollups.FOLLOWER, datetime.now(UTC))
-    for n in range(OLD // AT_ONCE):
-        past(engine, AT_ONCE, timedelta(days=30 - n))
+    for days in range(OLD // AT_ONCE, 0, -1):
+        past(engine, AT_ONCE, timedelta(days=days))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         conn.execute(sa.text("VACUUM ANALYZE"))
         conn.execute(sa.text("CHECKPOINT"))

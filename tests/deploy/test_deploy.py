@@ -136,6 +136,8 @@ def test_each_setting_in_the_compose_file_and_the_example_exists() -> None:
 
 
 def test_the_example_names_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KNOCKTWICE_")]:
+        monkeypatch.delenv(name)
     defaults = Settings()
     values = dict(re.findall(r"^#([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
     files = {f"{name}_FILE" for name in FROM_FILES}
