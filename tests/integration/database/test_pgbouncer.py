@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
@@ -51,6 +51,26 @@ def test_each_transaction_has_its_own_bounds_and_others_have_none(bouncer: PgBou
     finally:
         short.dispose()
         long.dispose()
+
+
+@pytest.mark.parametrize("first", ["many values", "rows that PostgreSQL keeps", "bytes"])
+def test_a_transaction_is_bounded_whatever_its_first_statement_is(bouncer: PgBouncer, first: str) -> None:
+    pooled = engine.create(bouncer.url, pool_size=1, idle=timedelta(seconds=20), pooled=True)
+    try:
+        with pooled.connect() as conn:
+            if first == "many values":
+                conn.execute(sa.text("SELECT CAST(:n AS int)"), [{"n": 1}, {"n": 2}])
+            elif first == "bytes":
+                driver: Any = conn.connection.dbapi_connection
+                with driver.cursor() as cursor:
+                    cursor.execute(b"SELECT %s", (1,))
+                    assert cursor.fetchall() == [(1,)]
+            else:
+                kept = conn.execute(sa.text("SELECT generate_series(1, 5)"), execution_options={"yield_per": 2})
+                assert kept.scalars().all() == [1, 2, 3, 4, 5]
+            assert conn.execute(sa.text("SHOW lock_timeout")).scalar_one() == "10s"
+    finally:
+        pooled.dispose()
 
 
 def test_a_worker_sends_by_way_of_a_pooler(bouncer: PgBouncer, valkey_url: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from psycopg2.extensions import new_type, register_type
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, cursor, new_type, register_type
 
 from knocktwice_worker.database import arrays
 
@@ -36,20 +36,11 @@ def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False, p
             uncommitted changes.
         pooled: whether there is a pooler in between that lends a server's session for one transaction, as PgBouncer
             does. What is set for a session would then reach somebody else's next transaction, so it is set in each
-            transaction, which costs a round trip.
+            transaction, in one round trip with the first statement.
         ping: whether a connection is tried before each use, which costs a round trip; without it, one that the server
             has ended fails.
     """
     arrays.register()
-    engine = sa.create_engine(
-        url,
-        pool_size=pool_size,
-        max_overflow=0,
-        # An error's text is logged and shown, so it must not contain the values, which are personal data.
-        hide_parameters=True,
-        pool_pre_ping=ping,
-        connect_args={"connect_timeout": 10, "application_name": "knocktwice", **_DEAD_PEERS},
-    )
     set_ = "SET LOCAL" if pooled else "SET"
     bounds = (
         f"{set_} lock_timeout = {_LOCK_WAIT // _MILLISECOND}; "
@@ -58,18 +49,66 @@ def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False, p
         # to the planner that it would be compiled each time.
         f"{set_} jit = off"
     )
-    if pooled:
-        sa.event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(bounds))
-    else:
-        sa.event.listen(engine, "connect", partial(_bounded, bounds))
+    engine = sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        # An error's text is logged and shown, so it must not contain the values, which are personal data.
+        hide_parameters=True,
+        pool_pre_ping=ping,
+        connect_args={
+            "connect_timeout": 10,
+            "application_name": "knocktwice",
+            **({"cursor_factory": partial(_Bounded, bounds)} if pooled else {}),
+            **_DEAD_PEERS,
+        },
+    )
+    if not pooled:
+        sa.event.listen(engine, "connect", partial(_set, bounds))
     sa.event.listen(engine, "connect", _ids_as_text)
     return engine
 
 
-def _bounded(bounds: str, connection: Any, _: object) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(bounds)
+def _set(bounds: str, connection: Any, _: object) -> None:
+    with connection.cursor() as own:
+        own.execute(bounds)
     connection.commit()
+
+
+class _Bounded(cursor):
+    """Sends what is set for a transaction together with its first statement."""
+
+    def __init__(self, bounds: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._bounds = bounds
+
+    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - as psycopg2 has it
+        """Run a statement."""
+        if self.name is not None:
+            # What PostgreSQL is to keep the rows of must be one statement alone.
+            self._begin()
+        elif self._begins:
+            # psycopg2's helpers send bytes.
+            query = (
+                b"%b; %b" % (self._bounds.encode(), query) if isinstance(query, bytes) else f"{self._bounds}; {query}"
+            )
+        super().execute(query, vars)
+
+    def executemany(self, query: Any, vars_list: Any) -> None:
+        """Run a statement many times."""
+        self._begin()
+        super().executemany(query, vars_list)
+
+    def _begin(self) -> None:
+        if self._begins:
+            with self.connection.cursor() as first:
+                first.execute("SELECT")
+
+    @property
+    def _begins(self) -> bool:
+        """Whether the next statement begins a transaction."""
+        connection = self.connection
+        return connection.info.transaction_status == TRANSACTION_STATUS_IDLE and not connection.autocommit
 
 
 def _ids_as_text(connection: Any, _: object) -> None:
