@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,23 +42,13 @@ pytest_plugins = ["pytester"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the whole suite take another way to its databases."""
-    parser.addoption(
-        "--pooled", action="store_true", help="reach all databases by way of PgBouncer in transaction mode"
-    )
+    parser.addoption("--pooled", action="store_true", help="reach databases by way of PgBouncer in transaction mode")
 
 
 def pytest_configure() -> None:
     """Let no logger be cached: it would keep one test's configuration in the next, which then sees no line."""
     configure = structlog.configure
     structlog.configure = lambda **given: configure(**{**given, "cache_logger_on_first_use": False})
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what no pooler is for."""
-    if config.getoption("--pooled"):
-        for item in items:
-            if item.get_closest_marker("own_session"):
-                item.add_marker(pytest.mark.skip("needs a session of its own"))
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +74,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session", autouse=True)
 def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """With ``--pooled`` all tests reach their databases by way of PgBouncer in transaction mode."""
+    """With ``--pooled`` tests reach their databases by way of PgBouncer in transaction mode."""
     if not request.config.getoption("--pooled"):
         yield
         return
@@ -98,6 +89,31 @@ def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         databases.way.append(pooler.way_to)
         yield
         databases.way.pop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def module_directly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reach databases directly in a module that is marked so, for what its tests share."""
+    with _directly(request):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def directly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reach databases directly in a test that is marked so."""
+    with _directly(request):
+        yield
+
+
+@contextmanager
+def _directly(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not request.node.get_closest_marker("own_session"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(databases, "way", [])
+        patch.delenv("KNOCKTWICE_DATABASE_POOLED", raising=False)
+        yield
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ def test_there_is_one_for_each_usual_framework() -> None:
     assert {page.stem for page in APPLICATIONS} >= {"celery", "django", "fastapi", "flask"}
 
 
+# Django makes a database for its tests and drops it, which nobody may be connected to.
+@pytest.mark.own_session
 @pytest.mark.parametrize("page", APPLICATIONS, ids=name)
 def test_its_tests_pass(page: Path, tmp_path: Path, database_url: str) -> None:
     for file, text in files(page).items():
