@@ -5,19 +5,30 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7_texts
 from knocktwice_worker.database import table_statistics
+from support.databases import new_database
 from support.system import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.services import Services
 
 _FILL = sa.text(
     "INSERT INTO events (notification_id, kind, registration, at) SELECT CAST(i AS uuid), 'clicked', '', now() FROM unnest(CAST(:ids AS text[])) i"
 )
 _PLAN = sa.text("EXPLAIN SELECT FROM events WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
+
+
+@pytest.fixture
+def database_url(servers: Servers) -> Iterator[str]:
+    with new_database(servers) as url:
+        yield url
 
 
 def _fill(here: Services, count: int) -> None:
