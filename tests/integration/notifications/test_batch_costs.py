@@ -100,7 +100,8 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]] |
     with bill.of("dispatch", spent):
         dispatch(here, lambda task, ids: published.append((task, ids)))
     if len(published) > 1:
-        return _nothing(here)
+        _take_back(here)
+        return None
     ((_, ids),) = published
     assert len(ids) == people
     with bill.of("check_fallback", spent):
@@ -110,11 +111,14 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]] |
     query = "SELECT count(*) FROM notifications WHERE batch_id = :id AND state = 'texted'"
     with here.engine.connect() as conn:
         texted = conn.execute(sa.text(query), {"id": batch.id}).scalar_one()
-    return spent if texted == people else _nothing(here)
+    if texted < people:
+        _take_back(here)
+        return None
+    return spent
 
 
-def _nothing(here: Services) -> None:
-    """Take back what did not go all the way: it would be due beside the next batch."""
+def _take_back(here: Services) -> None:
+    """Delete what did not go all the way: it would be due beside the next batch."""
     with here.engine.begin() as conn:
         conn.execute(sa.text("TRUNCATE notifications, deliveries, attempts"))
 
