@@ -34,7 +34,7 @@ PARTS = (
 )
 #: Measured only where they are asked for: ten million notifications take 18 GB of disk, and what stands behind them is
 #: for who asks.
-ON_REQUEST = ("tab", "cells", "partitions", "snapshot")
+ON_REQUEST = ("tab", "cells", "partitions", "snapshot", "pooled")
 
 
 #: What a quick run measures unless it is told otherwise.

@@ -109,6 +109,10 @@ class Tally:
         return self.row_versions / self.notifications
 
 
+#: Batches before anything is measured.
+WARM_UP = 2 * WORKERS * 8
+
+
 def ours(
     here: Installation,
     *,
@@ -133,7 +137,7 @@ def ours(
     here.empty_the_broker()
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     before = written.row_versions(engine) if tally else 0
-    warm_up = 2 * WORKERS * 8 * portion
+    warm_up = WARM_UP * portion
     with here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers, Client(here.broker_url) as client:
         # Connections, credentials and compiled templates are made in the first second of a worker's life.
         run(here, Ours(here, database_url, workers, client, portion), warm_up, engine)

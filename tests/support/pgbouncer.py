@@ -76,6 +76,11 @@ class PgBouncer:
         self._relay.__exit__()
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         """The same database by way of the pooler."""
         return self.way_to(self.behind)
