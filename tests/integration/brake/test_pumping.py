@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from support.clock import Clock
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 #: Numbers of one expensive range, one after the other.
 EXPENSIVE = [f"+9929000{n:05}" for n in range(5_000)]
@@ -179,6 +180,66 @@ def test_a_planted_attack_is_held_after_the_first_few_hundred(build: Callable[..
     assert texts.look(11 * MINUTE) == []
 
 
+def test_of_a_range_with_very_many_it_is_asked_once_a_minute_how_close_its_numbers_are(
+    build: Callable[..., Texts],
+) -> None:
+    texts = build(PumpingMode.HOLD)
+    texts.clock.set(NOON)
+    ordinary(texts)
+    texts.clock.set(NOON + timedelta(hours=1, seconds=2))
+    texts.look()
+    texts.text(texts.ask(EXPENSIVE[:1_500]))
+    looks = [texts.look() for _ in range(6)]
+    assert [len(found) for found in looks] == [0, 0, 0, 0, 0, 1]
+    assert looks[-1][0].why.startswith("1000 new numbers side by side got template code to +9929000…")
+
+
+def test_old_counts_are_merged_to_hours_and_say_the_same(build: Callable[..., Texts]) -> None:
+    texts = build(PumpingMode.HOLD)
+    texts.clock.set(NOON + timedelta(minutes=1))
+    texts.text(texts.ask(people(100, seed=1)))
+    ordinary(texts)
+    texts.answer(texts.text(texts.ask(people(40, seed=8))), 0.5)
+    texts.look(3 * MINUTE)
+    before = _counts(texts)
+    rules = guard.Rules.of(texts.here.settings)
+    guard.clean(texts.here.engine, rules)
+    after = _counts(texts)
+    with texts.here.engine.connect() as conn:
+        young = store.now(conn) - rules.window
+    assert {row for row in after if row[0] >= young} == {row for row in before if row[0] >= young} != set()
+    assert {row[0] for row in after if row[0] < young} == {NOON}
+    assert len(after) < len(before)
+    assert [sum(column) for column in zip(*(row[2:] for row in after), strict=True)] == [240, 240, 90]
+    guard.clean(texts.here.engine, rules)
+    assert _counts(texts) == after
+
+
+def test_counts_that_are_not_settled_yet_are_not_merged(build: Callable[..., Texts]) -> None:
+    texts = build(PumpingMode.HOLD)
+    texts.clock.set(NOON + timedelta(minutes=1))
+    ordinary(texts)
+    with texts.here.engine.begin() as conn:
+        conn.execute(
+            sa.text("UPDATE followers SET seen_until = :noon WHERE name = 'sms messages settled'"), {"noon": NOON}
+        )
+    before = _counts(texts)
+    guard.clean(texts.here.engine, guard.Rules.of(texts.here.settings))
+    assert _counts(texts) == before
+    # They are settled all the same, and merged afterwards.
+    texts.look()
+    guard.clean(texts.here.engine, guard.Rules.of(texts.here.settings))
+    assert {row[0] for row in _counts(texts)} == {NOON}
+    assert sum(row[3] for row in _counts(texts)) == 100
+
+
+def _counts(texts: Texts) -> list[tuple[Any, ...]]:
+    """Slot, range of numbers, messages, settled and answered ones."""
+    query = "SELECT slot, prefix, messages, settled, answered FROM text_counts ORDER BY 1, 2"
+    with texts.here.engine.connect() as conn:
+        return [tuple(row) for row in conn.execute(sa.text(query))]
+
+
 def test_codes_to_numbers_here_and_there_are_found_when_nobody_enters_them(build: Callable[..., Texts]) -> None:
     texts = build(PumpingMode.HOLD)
     ordinary(texts)
@@ -195,6 +256,18 @@ def test_codes_to_numbers_here_and_there_are_found_when_nobody_enters_them(build
     assert brakes.release(texts.here.engine, HeldFilter(brake.id), grace=60 * MINUTE, reason="customers") == 5
     assert sorted(texts.text(held)) == sorted(held)
     assert texts.look() == []
+
+
+def test_two_at_once_do_not_hide_each_other(build: Callable[..., Texts]) -> None:
+    texts = build(PumpingMode.HOLD)
+    ordinary(texts)
+    for count, country, digits in ((120, "+9929", 8), (60, "+2327", 7)):
+        wave = people(count, seed=count, country=country, digits=digits)
+        assert len(texts.text(texts.ask(wave))) == count
+    texts.answer(texts.text(texts.ask(people(70, seed=6))), 0.7)
+    assert texts.look() == []
+    # Beside the larger one, hardly anybody seems to answer elsewhere either: the smaller one is judged without it.
+    assert sorted(brake.why.split("(")[1][:2] for brake in texts.look(3 * MINUTE)) == ["SL", "TJ"]
 
 
 def test_monitor_lets_all_go_and_says_how_many_it_would_have_stopped(build: Callable[..., Texts]) -> None:

@@ -5,6 +5,7 @@ What the brake then does with them is the setting's: it counts, slows down or ho
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.brake import text_counts
-from knocktwice_worker.brake.pumping import Finding, Numbers, Sign, crowded_from, judge, may_be_crowded
+from knocktwice_worker.brake.pumping import Finding, Numbers, Record, Sign, crowded_from, judge, may_be_crowded
 from knocktwice_worker.config import PumpingMode
 from knocktwice_worker.lifecycle import TextTrouble
 from knocktwice_worker.notation.phone_numbers import country
@@ -68,34 +69,53 @@ def refresh(engine: Engine, rules: Rules) -> None:
     """Count what is new and judge it. Any number of workers may call it; one of them does it, once for each slot."""
     if rules.mode is PumpingMode.OFF:
         return
-    done: bool | None = False
-    while done is False:
+    minute = False
+    while True:
         with engine.begin() as conn:
-            done = text_counts.count(conn)
-            if done:
+            counted = text_counts.count(conn)
+            if counted is None:
+                return
+            minute = minute or counted.minute
+            if counted.all:
                 _end(conn, rules)
-                _look(conn, rules)
+                _look(conn, rules, minute=minute)
+                return
 
 
-def clean(engine: Engine) -> None:
+def clean(engine: Engine, rules: Rules) -> None:
     """Merge old counts. Old brakes are forgotten with all others."""
     with engine.begin() as conn:
-        text_counts.merge(conn)
+        text_counts.merge(conn, rules.window)
 
 
-def _look(conn: Connection, rules: Rules) -> None:
+def _look(conn: Connection, rules: Rules, *, minute: bool) -> None:
+    """Judge the ranges of numbers to which many messages went.
+
+    Args:
+        minute: how close numbers are is asked of the largest ranges, too. Of them it takes longest, and changes least.
+    """
+    many = text_counts.many(conn, rules.window, rules.sample)
+    prefixes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for numbers in many:
+        prefixes[numbers.template, numbers.project].append(numbers.prefix)
+    found = {whose: text_counts.histories(conn, *whose, some, rules.window) for whose, some in prefixes.items()}
+    all_of = {whose: histories[""] for whose, histories in found.items()}
+    most = max(_GLANCE, 4 * crowded_from(rules.sample))
     tripped: list[Numbers] = []
-    for numbers in text_counts.many(conn, rules.window, rules.sample):
+    for numbers in many:
         # A wider range that has such a one in it is looked at the next time, without it.
         if any(one.prefix.startswith(numbers.prefix) for one in tripped):
             continue
-        record = text_counts.record_of(conn, numbers, rules.window)
-        if may_be_crowded(record, rules.sample):
-            most = max(_GLANCE, 4 * crowded_from(rules.sample))
+        whose = numbers.template, numbers.project
+        own = found[whose][numbers.prefix]
+        others = all_of[whose] - own
+        record = Record(own.now, own.before, others.now, others.before)
+        if may_be_crowded(record, rules.sample) and (minute or own.now.messages <= most):
             record = replace(record, crowding=text_counts.crowding_of(conn, numbers, rules.window, most=most))
         if (finding := judge(record, rules.sample)) is not None:
             _trip(conn, numbers, finding, rules)
             tripped.append(numbers)
+            all_of[whose] = others
 
 
 _TRIP = text(f"""

@@ -68,6 +68,32 @@ class Outcomes:
     answered: int = 0
     delivered: int = 0
 
+    def __sub__(self, part: Outcomes) -> Outcomes:
+        """Return these without a part of them."""
+        return Outcomes(
+            self.messages - part.messages,
+            self.settled - part.settled,
+            self.answered - part.answered,
+            self.delivered - part.delivered,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Messages of one template.
+
+    Attributes:
+        now: in the window.
+        before: in the days before.
+    """
+
+    now: Outcomes = Outcomes()
+    before: Outcomes = Outcomes()
+
+    def __sub__(self, part: History) -> History:
+        """Return these without a part of them."""
+        return History(self.now - part.now, self.before - part.before)
+
 
 @dataclass(frozen=True, slots=True)
 class Crowding:

@@ -5,17 +5,22 @@ Blasts and marketing are left out: nobody outside can make them go to numbers of
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
 from knocktwice_worker.brake import place
-from knocktwice_worker.brake.pumping import Crowding, Numbers, Outcomes, Record
+from knocktwice_worker.brake.pumping import Crowding, History, Numbers, Outcomes
 from knocktwice_worker.database.test_rows import real_message
 from knocktwice_worker.lifecycle import ProviderState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
 SLOT = timedelta(seconds=5)
@@ -111,11 +116,24 @@ WHERE c.template = k.template AND c.project = k.project AND c.slot = k.slot AND 
 """)
 
 
-def count(conn: Connection) -> bool | None:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a count has come to.
+
+    Attributes:
+        all: nothing is left to be counted.
+        minute: a minute has ended since the count before.
+    """
+
+    all: bool
+    minute: bool
+
+
+def count(conn: Connection) -> Counted | None:
     """Count the next slots, and lock the place of who counts until the end of the transaction.
 
     Returns:
-        Whether all is counted; ``None``: another worker counts or has counted, or no slot is over since.
+        What it has come to; ``None``: another worker counts or has counted, or no slot is over since.
     """
     went = place.take(conn, _SENT, slot=SLOT, settle=_MARGIN)
     settled = place.take(conn, _SETTLED, slot=SLOT, settle=SETTLE + _MARGIN)
@@ -130,7 +148,11 @@ def count(conn: Connection) -> bool | None:
     if settled.until > settled.after:
         conn.execute(_SETTLE, given | {"after": settled.after, "until": settled.until, "settle": SETTLE})
         place.move_on(conn, _SETTLED, settled.until)
-    return went.last and settled.last
+    return Counted(went.last and settled.last, _minute(went.until) > _minute(went.after))
+
+
+def _minute(at: datetime) -> datetime:
+    return at.replace(second=0, microsecond=0)
 
 
 #: Whether a brake covers the counts ``c``, or its range was released a while ago.
@@ -166,19 +188,31 @@ def many(conn: Connection, window: timedelta, sample: int) -> list[Numbers]:
     return [Numbers(row.prefix, row.template, row.project) for row in found]
 
 
-_RECORD = text(f"""
+# All ranges of a template are summed up in one pass: its counts of three days are many. The empty range is everybody.
+_HISTORIES = text(f"""
+WITH counted AS MATERIALIZED (
+  SELECT
+    c.prefix,
+    c.slot >= knocktwice_now() - :window AS lately,
+    sum(c.messages) AS messages,
+    sum(c.settled) AS settled,
+    sum(c.answered) AS answered,
+    sum(c.delivered) AS delivered
+  FROM text_counts c
+  WHERE c.template = :template
+    AND c.project = :project
+    AND c.slot >= knocktwice_now() - :history
+    AND NOT {_BRAKED}
+  GROUP BY 1, 2
+)
 SELECT
-  starts_with(c.prefix, :prefix) AS inside,
-  c.slot >= knocktwice_now() - :window AS lately,
+  r.prefix,
+  c.lately,
   sum(c.messages) AS messages,
   sum(c.settled) AS settled,
   sum(c.answered) AS answered,
   sum(c.delivered) AS delivered
-FROM text_counts c
-WHERE c.template = :template
-  AND c.project = :project
-  AND c.slot >= knocktwice_now() - :history
-  AND NOT {_BRAKED}
+FROM unnest(CAST(:prefixes AS text[])) AS r(prefix) JOIN counted c ON starts_with(c.prefix, r.prefix)
 GROUP BY 1, 2
 """)
 
@@ -214,20 +248,27 @@ FROM fresh
 _BEFORE = text("SELECT knocktwice_now() - :window AS after, knocktwice_now() AS until")
 
 
-def record_of(conn: Connection, numbers: Numbers, window: timedelta) -> Record:
-    """Return what is known of the messages to a range of numbers, and of those to all others, without its crowding."""
-    scope = {"prefix": numbers.prefix, "template": numbers.template, "project": numbers.project}
-    rows = conn.execute(_RECORD, scope | {"window": window, "history": _HISTORY})
-    outcomes = {
-        (row.inside, row.lately): Outcomes(*map(int, (row.messages, row.settled, row.answered, row.delivered)))
-        for row in rows
+def histories(
+    conn: Connection, template: str, project: str, prefixes: Sequence[str], window: timedelta
+) -> Mapping[str, History]:
+    """Return what is known of the messages of one template that no brake covers.
+
+    Args:
+        template, project: as :func:`many` tells them.
+        prefixes: the ranges of numbers.
+        window: what is younger is of now.
+
+    Returns:
+        Range → the messages to it; the empty range has all of them.
+    """
+    scope = {"template": template, "project": project, "prefixes": ["", *prefixes]}
+    spans: dict[str, dict[bool, Outcomes]] = defaultdict(dict)
+    for row in conn.execute(_HISTORIES, scope | {"window": window, "history": _HISTORY}):
+        spans[row.prefix][row.lately] = Outcomes(*map(int, row[2:]))
+    return {
+        prefix: History(spans[prefix].get(True, Outcomes()), spans[prefix].get(False, Outcomes()))
+        for prefix in ("", *prefixes)
     }
-    return Record(
-        outcomes.get((True, True), Outcomes()),
-        before=outcomes.get((True, False), Outcomes()),
-        others_now=outcomes.get((False, True), Outcomes()),
-        others_before=outcomes.get((False, False), Outcomes()),
-    )
 
 
 def crowding_of(conn: Connection, numbers: Numbers, window: timedelta, *, most: int) -> Crowding:
@@ -262,11 +303,12 @@ def asked_lately(conn: Connection, brake: int, window: timedelta) -> int:
     return int(conn.execute(_LATELY, {"id": brake, "window": window}).scalar_one())
 
 
-# The latest hours stay as they are, because the window may be as long.
+# What may be in the window, or is to be settled, stays as it is.
 _TO_HOURS = text("""
 WITH gone AS (
   DELETE FROM text_counts
-  WHERE slot < knocktwice_now() - interval '3 hours' AND slot <> date_trunc('hour', slot, 'UTC')
+  WHERE slot < least(knocktwice_now() - :window, (SELECT seen_until FROM followers WHERE name = :settled))
+    AND slot <> date_trunc('hour', slot, 'UTC')
   RETURNING *
 )
 INSERT INTO text_counts AS c (
@@ -299,7 +341,7 @@ ON CONFLICT (template, project, slot, prefix) DO UPDATE SET
 _FORGET = text("DELETE FROM text_counts WHERE slot < knocktwice_now() - :history")
 
 
-def merge(conn: Connection) -> None:
-    """Merge old slots to hours, and forget those that are too old."""
-    conn.execute(_TO_HOURS)
+def merge(conn: Connection, window: timedelta) -> None:
+    """Merge slots that are older than the window to hours, and forget those that are too old."""
+    conn.execute(_TO_HOURS, {"window": window, "settled": _SETTLED})
     conn.execute(_FORGET, {"history": _HISTORY})

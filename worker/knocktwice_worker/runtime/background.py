@@ -38,6 +38,8 @@ _CLEAN_EVERY_S = 3600.0
 _WEBHOOKS_EVERY_S = 1.0
 #: Seconds between two looks of the brake at the latest pushes.
 _BRAKE_EVERY_S = 5.0
+#: Seconds between two times at which the pumping guard merges its old counts: each look reads them all.
+_MERGE_EVERY_S = 600.0
 #: Seconds between two counts of the receipts of the current hour.
 _RECEIPTS_EVERY_S = 60.0
 #: Seconds between two looks at the day's budget.
@@ -92,16 +94,19 @@ def _webhooks() -> Callable[[Services], None]:
 
 
 def _brake() -> Callable[[Services], None]:
-    cleaned_at = time.monotonic()
+    cleaned_at = merged_at = time.monotonic()
 
     def turn(here: Services) -> None:
-        nonlocal cleaned_at
+        nonlocal cleaned_at, merged_at
+        pumping = guard.Rules.of(here.settings)
         watch.refresh(here.engine, watch.Rules.of(here.settings))
-        guard.refresh(here.engine, guard.Rules.of(here.settings))
+        guard.refresh(here.engine, pumping)
+        if time.monotonic() - merged_at > _MERGE_EVERY_S:
+            merged_at = time.monotonic()
+            guard.clean(here.engine, pumping)
         if time.monotonic() - cleaned_at > _CLEAN_EVERY_S:
             cleaned_at = time.monotonic()
             watch.clean(here.engine)
-            guard.clean(here.engine)
 
     return turn
 
