@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from knocktwice_worker.brake import place
 from knocktwice_worker.brake.judgement import Counts, Look, Scope
+from knocktwice_worker.database import planner
 from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.notifications.store.braked import WATCHER, not_of_device
 
@@ -103,8 +104,8 @@ def count(conn: Connection) -> bool | None:
         return None
     if span.until <= span.after:
         return True
-    # The planner's statistics lag behind, so it expects many new rows and would scan whole tables. Forbid that.
-    conn.execute(text("SET LOCAL enable_seqscan = off"))
+    # The planner's statistics lag behind, so it expects many new rows and would scan whole tables.
+    planner.by_index(conn)
     given = {"after": span.after, "until": span.until, "settle": SETTLE, "slot": SLOT, "origin": place.ORIGIN}
     conn.execute(_COUNT, given)
     place.move_on(conn, WATCHER, span.until)

@@ -14,6 +14,7 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import media
+from knocktwice_worker.database import planner
 from knocktwice_worker.database.schema.figures import COUNTS
 from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.lifecycle import OUTCOMES, TRIGGERS, Evidence
@@ -212,7 +213,7 @@ def count(conn: Connection, starts_at: datetime, ends_at: datetime, zone: str) -
         zone: the IANA time zone whose calendar day counts.
     """
     # The planner would rather read whole tables than believe that a slice is so small a part of them.
-    conn.execute(text("SET LOCAL enable_seqscan = off"))
+    planner.by_index(conn)
     query = _query(tuple(_other_channels()))
     asked = {"zone": zone, "starts_at": starts_at, "ends_at": ends_at}
     found = conn.execute(query, asked).all()

@@ -253,8 +253,11 @@ deliveries = Table(
         postgresql_using="gin",
         postgresql_where=text("lost_ids IS NOT NULL"),
     ),
+    # serves: what is new since a follower looked last, and the brake. Every few seconds somebody asks for a moment, also
+    # one that is long over: an index that keeps the span of many pages would have them read all on which old and new
+    # rows lie side by side
+    Index("deliveries_finished_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     # serves: what is new since a follower looked last
-    index_by_time("deliveries_ended_idx", "finished_at", only_known=True),
     index_by_time("deliveries_heard_idx", "heard_at", only_known=True),
     # serves: SMS whose provider has not had its last word
     Index(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from knocktwice_worker.database import planner
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -101,8 +103,8 @@ def window(conn: Connection, name: str, *, most: timedelta) -> Window | None:
     found = conn.execute(_WINDOW, {"name": name, "most": most, "margin": _MARGIN}).first()
     if found is None or found.until <= found.after:
         return None
-    # The planner's statistics lag behind, so it expects many new rows and would scan whole tables. Forbid that.
-    conn.execute(text("SET LOCAL enable_seqscan = off"))
+    # The planner's statistics lag behind, so it expects many new rows and would scan whole tables.
+    planner.by_index(conn)
     return Window(found.after, found.until)
 
 

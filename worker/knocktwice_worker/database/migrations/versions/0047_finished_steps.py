@@ -1,0 +1,33 @@
+"""Steps are found exactly by the time at which they ended.
+
+An index that keeps the span of 32 pages has all those read on which old and new rows lie side by side.
+
+Revision ID: 0047
+Revises: 0046
+"""
+
+from alembic import op
+
+revision = "0047"
+down_revision = "0046"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("""
+        CREATE INDEX CONCURRENTLY IF NOT EXISTS deliveries_finished_idx ON deliveries (finished_at)
+          WHERE finished_at IS NOT NULL
+        """)
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS deliveries_ended_idx")
+
+
+def downgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("""
+        CREATE INDEX CONCURRENTLY IF NOT EXISTS deliveries_ended_idx ON deliveries USING brin (finished_at)
+          WITH (pages_per_range = 32, autosummarize = on)
+          WHERE finished_at IS NOT NULL
+        """)
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS deliveries_finished_idx")
