@@ -54,12 +54,7 @@ JOIN webhook_endpoints e
 
 # A fact that was written before meets its own row.
 _RECORD = text(f"""
-WITH changed AS (
-  SELECT DISTINCT
-    id,
-    created_at
-  FROM ({change_feed.CHANGED}) c
-),
+WITH changed AS ({change_feed.CHANGED}),
 facts AS ({FACTS}),
 recorded AS (
   INSERT INTO webhook_events (

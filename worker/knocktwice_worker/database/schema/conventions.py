@@ -36,13 +36,11 @@ def moment(name: str, comment: str, *, required: bool = False) -> Column[object]
     return Column(name, DateTime(timezone=True), nullable=not required, server_default=default, comment=comment)
 
 
-def index_by_time(name: str, *columns: str, only_known: bool = False) -> Index:
+def index_by_time(name: str, *columns: str) -> Index:
     """Return an index by time that costs its table next to nothing: it keeps the span of each 32 pages, not each row.
 
-    Args:
-        only_known: rows without the time are left out. Where all of 32 pages have none yet, each of their changes would
-            be written to the index, too.
+    It is for rows that are written once, or change soon after. Where old and new rows lie side by side, it has all
+    pages read that have both.
     """
     summary = {"pages_per_range": 32, "autosummarize": "on"}
-    where = text(f"{columns[0]} IS NOT NULL") if only_known else None
-    return Index(name, *columns, postgresql_using="brin", postgresql_with=summary, postgresql_where=where)
+    return Index(name, *columns, postgresql_using="brin", postgresql_with=summary)

@@ -258,7 +258,7 @@ deliveries = Table(
     # rows lie side by side
     Index("deliveries_finished_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     # serves: what is new since a follower looked last
-    index_by_time("deliveries_heard_idx", "heard_at", only_known=True),
+    Index("deliveries_reports_idx", "heard_at", postgresql_where=text("heard_at IS NOT NULL")),
     # serves: SMS whose provider has not had its last word
     Index(
         "deliveries_unreported_idx",

@@ -24,20 +24,29 @@ if TYPE_CHECKING:
 #: A transaction appears in ``pg_stat_activity`` a moment after its beginning; this margin covers the moment.
 _MARGIN = timedelta(seconds=1)
 
-#: Ids and acceptance of the notifications that changed after ``:after`` and until ``:until``. Some appear several
-#: times.
+#: Ids and acceptance of the notifications that changed after ``:after`` and until ``:until``, each once. Nearly all whose
+#: steps or receipts are new are new themselves, or have just ended; only the others are looked up by their keys, and LIMIT
+#: keeps the planner, which expects a single one, from reading all notifications for them.
 CHANGED = """
-SELECT id, created_at FROM notifications
-WHERE created_at > :after AND created_at <= :until OR finished_at > :after AND finished_at <= :until
+WITH changed AS MATERIALIZED (
+  SELECT id, created_at FROM notifications
+  WHERE created_at > :after AND created_at <= :until OR finished_at > :after AND finished_at <= :until
+)
+SELECT id, created_at FROM changed
 UNION ALL
-SELECT n.id, n.created_at FROM deliveries d JOIN notifications n ON n.id = d.notification_id
-WHERE d.finished_at > :after AND d.finished_at <= :until
-UNION ALL
-SELECT n.id, n.created_at FROM deliveries d JOIN notifications n ON n.id = d.notification_id
-WHERE d.heard_at > :after AND d.heard_at <= :until
-UNION ALL
-SELECT n.id, n.created_at FROM events e JOIN notifications n ON n.id = e.notification_id
-WHERE e.received_at > :after AND e.received_at <= :until
+SELECT n.id, n.created_at
+FROM (
+  (
+    SELECT notification_id FROM deliveries WHERE finished_at > :after AND finished_at <= :until
+    UNION
+    SELECT notification_id FROM deliveries WHERE heard_at > :after AND heard_at <= :until
+    UNION
+    SELECT notification_id FROM events WHERE received_at > :after AND received_at <= :until
+  )
+  EXCEPT
+  SELECT id FROM changed
+) other
+CROSS JOIN LATERAL (SELECT id, created_at FROM notifications WHERE id = other.notification_id LIMIT 1) n
 """
 
 
