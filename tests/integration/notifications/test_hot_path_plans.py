@@ -16,6 +16,7 @@ from knocktwice_worker.audience import opt_outs, people
 from knocktwice_worker.brake import place, push_counts, text_counts
 from knocktwice_worker.brake.pumping import Numbers
 from knocktwice_worker.content import resolution
+from knocktwice_worker.database import planner
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import change_feed, push_claims, removal
@@ -231,6 +232,33 @@ def test_a_registered_follower_reads_no_notification_when_it_looks_again(archive
         again = conn.execute(read).scalar_one()
         conn.rollback()
     assert (first - before, again - first) == (len(archive.ids), 0)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [change_feed.CHANGED, push_counts._COUNT.text, text_counts._COUNT.text, text_counts._SETTLE.text],
+    ids=["the change feed", "pushes that went", "messages that went", "messages that are settled"],
+)
+def test_a_moment_that_is_over_is_looked_at_without_the_pages_of_others(archive: Archive, statement: str) -> None:
+    moment = datetime.now(UTC) - timedelta(days=180)
+    span = {"after": moment, "until": moment + MINUTE, "settle": MINUTE, "slot": MINUTE, "origin": place.ORIGIN}
+    with archive.engine.connect() as conn:
+        # Old and new rows lie side by side on every page.
+        conn.execute(
+            sa.text("UPDATE deliveries SET finished_at = now() - interval '1 year' WHERE step = 1 AND wake_at IS NULL")
+        )
+        conn.execute(sa.text("UPDATE deliveries SET heard_at = finished_at WHERE wake_at IS NULL"))
+        conn.execute(
+            sa.text(
+                "INSERT INTO text_counts (template, project, slot, prefix, messages) VALUES ('', '', now(), '+4366010', 1)"
+            )
+        )
+        (pages,) = conn.execute(sa.text("SELECT pg_relation_size('deliveries') / 8192")).one()
+        planner.by_index(conn)
+        ((told,),) = conn.execute(sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"), span).all()
+        conn.rollback()
+    read = told[0]["Plan"]["Shared Hit Blocks"] + told[0]["Plan"]["Shared Read Blocks"]
+    assert read < pages / 5
 
 
 def test_the_pumping_guard_asks_number_by_number_whether_it_was_texted_before(archive: Archive) -> None:
