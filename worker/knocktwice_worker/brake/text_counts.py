@@ -226,7 +226,7 @@ WITH m AS (
   SELECT DISTINCT d.number FROM (
     SELECT d.number
     {_TAKEN}
-      AND d.number >= :prefix AND starts_with(d.number, :prefix)
+      AND d.number >= :prefix AND d.number < :beyond
       AND coalesce(b.content ->> 'template', '') = :template
       AND coalesce(n.project, '') = :project
     LIMIT :most
@@ -280,9 +280,17 @@ def crowding_of(conn: Connection, numbers: Numbers, window: timedelta, *, most: 
         most: so many messages are looked at, one by one.
     """
     scope = {"prefix": numbers.prefix, "template": numbers.template, "project": numbers.project}
+    scope["beyond"] = _beyond(numbers.prefix)
     span = conn.execute(_BEFORE, {"window": window}).one()
     row = conn.execute(_CROWDING, scope | {"after": span.after, "until": span.until, "most": most}).one()
     return Crowding(row.numbers, row.hundreds)
+
+
+def _beyond(prefix: str) -> str:
+    """Return what all numbers with a prefix come before, and no other number behind them does."""
+    digits = prefix.removeprefix("+")
+    # Behind nines alone there is no number; letters come after digits in every order.
+    return f"+{int(digits) + 1}" if digits.strip("9") else "+a"
 
 
 # What a brake holds counts by when it was due, which is when it was asked for.

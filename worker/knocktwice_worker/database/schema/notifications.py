@@ -255,8 +255,8 @@ deliveries = Table(
     ),
     # serves: what is new since a follower looked last, and the brake. Every few seconds somebody asks for a moment, also
     # one that is long over: an index that keeps the span of many pages would have them read all on which old and new
-    # rows lie side by side
-    Index("deliveries_finished_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    # rows lie side by side. With the number, so that the pumping guard finds a range without the rows of all others
+    Index("deliveries_finished_idx", "finished_at", "number", postgresql_where=text("finished_at IS NOT NULL")),
     # serves: what is new since a follower looked last
     Index("deliveries_reports_idx", "heard_at", postgresql_where=text("heard_at IS NOT NULL")),
     # serves: SMS whose provider has not had its last word

@@ -19,7 +19,7 @@ _SUMMARY = "WITH (pages_per_range = 32, autosummarize = on)"
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute("""
-        CREATE INDEX CONCURRENTLY IF NOT EXISTS deliveries_finished_idx ON deliveries (finished_at)
+        CREATE INDEX CONCURRENTLY IF NOT EXISTS deliveries_finished_idx ON deliveries (finished_at, number)
           WHERE finished_at IS NOT NULL
         """)
         op.execute("""
