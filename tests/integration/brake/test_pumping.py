@@ -180,6 +180,14 @@ def test_a_planted_attack_is_held_after_the_first_few_hundred(build: Callable[..
     assert texts.look(11 * MINUTE) == []
 
 
+def test_a_range_that_ends_with_nines_is_found_like_any_other(build: Callable[..., Texts]) -> None:
+    texts = build(PumpingMode.HOLD)
+    ordinary(texts)
+    texts.text(texts.ask([f"+9929999{n:05}" for n in range(200)]))
+    (brake,) = texts.look()
+    assert brake.why.startswith("200 new numbers side by side got template code to +9929999… (TJ)")
+
+
 def test_of_a_range_with_very_many_it_is_asked_once_a_minute_how_close_its_numbers_are(
     build: Callable[..., Texts],
 ) -> None:
