@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
 @pytest.fixture(scope="module")
 def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
     """PostgreSQL and Valkey of this module alone."""
@@ -30,6 +36,8 @@ def system(doomed: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) ->
     doomed.valkey.start()
     engine = sa.create_engine(doomed.postgres.servers.database_url, poolclass=sa.NullPool)
     with engine.begin() as conn:
+        # A session whose worker was killed may be in the middle of a statement, and hold tables of which others are dropped.
+        conn.execute(sa.text(_OTHERS))
         conn.execute(sa.text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     migrations.upgrade(engine)
     engine.dispose()
