@@ -36,7 +36,7 @@ def system(doomed: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) ->
     doomed.valkey.start()
     engine = sa.create_engine(doomed.postgres.servers.database_url, poolclass=sa.NullPool)
     with engine.begin() as conn:
-        # A session whose worker was killed may be in the middle of a statement, and hold tables of which others are dropped.
+        # A killed worker's session may still be in a statement and hold some tables: the drop would deadlock with it.
         conn.execute(sa.text(_OTHERS))
         conn.execute(sa.text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     migrations.upgrade(engine)

@@ -120,7 +120,7 @@ WHERE c.template = k.template AND c.project = k.project AND c.slot = k.slot AND 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a count has come to.
+    """The outcome of a count.
 
     Attributes:
         all: nothing is left to be counted.
@@ -313,7 +313,7 @@ def asked_lately(conn: Connection, brake: int, window: timedelta) -> int:
     return int(conn.execute(_LATELY, {"id": brake, "window": window}).scalar_one())
 
 
-# What may be in the window, or is to be settled, stays as it is.
+# Counts that may be in the window, or are still to be settled, stay as they are.
 _TO_HOURS = text("""
 WITH gone AS (
   DELETE FROM text_counts

@@ -85,7 +85,7 @@ class _Bounded(cursor):
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - as psycopg2 has it
         """Run a statement."""
         if self.name is not None:
-            # What PostgreSQL is to keep the rows of must be one statement alone.
+            # PostgreSQL declares a cursor for one statement only: the bounds go before it.
             self._begin()
         elif self._begins:
             # psycopg2's helpers send bytes.

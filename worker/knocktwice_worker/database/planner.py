@@ -1,4 +1,4 @@
-"""What the planner is told where its statistics lag behind: the rows of the last seconds are few, and an index has them."""
+"""Settings for the planner where its statistics lag behind: the rows of the last seconds are few; an index has them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# Two settings in one round trip. Whoever expects too many rows would also start parallel workers, and once more for each
-# row of whatever is joined: minutes of all cores.
+# Two settings in one round trip. A planner that expects too many rows starts parallel workers, too, and again for each row
+# that is joined: minutes of all cores.
 _BY_INDEX = text("SET LOCAL enable_seqscan = off; SET LOCAL max_parallel_workers_per_gather = 0")
 
 
