@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.audience import opt_outs, people
-from knocktwice_worker.brake import place, push_counts, text_counts
+from knocktwice_worker.brake import place, push_counts, text_counts, text_ranges
 from knocktwice_worker.brake.pumping import Numbers
 from knocktwice_worker.content import resolution
 from knocktwice_worker.database import planner
@@ -262,7 +262,7 @@ def test_a_moment_that_is_over_is_looked_at_without_the_pages_of_others(archive:
 
 
 def test_the_pumping_guard_asks_number_by_number_whether_it_was_texted_before(archive: Archive) -> None:
-    told = archive.plans(lambda conn: text_counts.crowding_of(conn, Numbers("+43660", "", ""), MINUTE, most=1_000))
+    told = archive.plans(lambda conn: text_ranges.crowding_of(conn, Numbers("+43660", "", ""), MINUTE, most=1_000))
     # As a join it may be planned for the single number that the planner expects, and read all messages for each of
     # many.
     assert re.search(r"SubPlan 1\n +->  Index Scan using deliveries_number_idx on deliveries o", told), told

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import text
 
-from knocktwice_worker.brake import text_counts
+from knocktwice_worker.brake import text_counts, text_ranges
 from knocktwice_worker.brake.pumping import Finding, Numbers, Record, Sign, crowded_from, judge, may_be_crowded
 from knocktwice_worker.config import PumpingMode
 from knocktwice_worker.lifecycle import TextTrouble
@@ -94,11 +94,11 @@ def _look(conn: Connection, rules: Rules, *, minute: bool) -> None:
     Args:
         minute: how close numbers are is asked of the largest ranges, too. Of them it takes longest, and changes least.
     """
-    many = text_counts.many(conn, rules.window, rules.sample)
+    many = text_ranges.many(conn, rules.window, rules.sample)
     prefixes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for numbers in many:
         prefixes[numbers.template, numbers.project].append(numbers.prefix)
-    found = {whose: text_counts.histories(conn, *whose, some, rules.window) for whose, some in prefixes.items()}
+    found = {whose: text_ranges.histories(conn, *whose, some, rules.window) for whose, some in prefixes.items()}
     all_of = {whose: histories[""] for whose, histories in found.items()}
     most = max(_GLANCE, 4 * crowded_from(rules.sample))
     tripped: list[Numbers] = []
@@ -111,7 +111,7 @@ def _look(conn: Connection, rules: Rules, *, minute: bool) -> None:
         others = all_of[whose] - own
         record = Record(own.now, own.before, others.now, others.before)
         if may_be_crowded(record, rules.sample) and (minute or own.now.messages <= most):
-            record = replace(record, crowding=text_counts.crowding_of(conn, numbers, rules.window, most=most))
+            record = replace(record, crowding=text_ranges.crowding_of(conn, numbers, rules.window, most=most))
         if (finding := judge(record, rules.sample)) is not None:
             _trip(conn, numbers, finding, rules)
             tripped.append(numbers)
@@ -188,7 +188,7 @@ def _end(conn: Connection, rules: Rules) -> None:
     What they hold waits for an operator: nobody may read it.
     """
     for row in conn.execute(_ON, {"window": rules.window}).all():
-        if row.old and text_counts.asked_lately(conn, row.id, rules.window) < rules.sample / 2:
+        if row.old and text_ranges.asked_lately(conn, row.id, rules.window) < rules.sample / 2:
             conn.execute(_OVER, {"id": row.id})
             alarms.sound(conn, "brake.over", str(row.id), {"brake": row.id, "released": 0})
             log.warning("the brake is over", brake=row.id, released=0)
