@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from knocktwice import Recipient
+from support.hanging_servers import hanging
 from support.system import PUSH, eventually
 
 if TYPE_CHECKING:
@@ -29,31 +30,13 @@ HANGS = timedelta(seconds=60)
 
 
 @contextmanager
-def hung(*servers: Server) -> Iterator[None]:
-    """Stop servers, children included, as SIGSTOP does."""
-    processes = [p for server in servers for p in _family(server)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
-
-
-def _family(server: Server) -> list[psutil.Process]:
-    parent = psutil.Process(server.pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-@contextmanager
 def flapping(server: Server) -> Iterator[None]:
     """Hang a server and let it go on, over and over."""
     over = threading.Event()
 
     def flap() -> None:
         while not over.is_set():
-            with hung(server):
+            with hanging(server):
                 over.wait(0.4)
             over.wait(0.1)
 
@@ -77,15 +60,15 @@ def test_a_worker_ends_within_its_grace_while_its_servers_do_not_answer(
     postgres, valkey = doomed.postgres, doomed.valkey
     match trouble:
         case "postgres hangs":
-            around = hung(postgres)
+            around = hanging(postgres)
         case "valkey hangs":
-            around = hung(valkey)
+            around = hanging(valkey)
         case "both flap":
             around = flapping(postgres)
         case _:
             valkey.kill()
-            around = hung()
-    with around, flapping(valkey) if trouble == "both flap" else hung():
+            around = hanging()
+    with around, flapping(valkey) if trouble == "both flap" else hanging():
         psutil.Process(worker.pid).send_signal(signal.SIGTERM)
         assert worker.wait(HANGS) is not None, system.logs()
     valkey.start()

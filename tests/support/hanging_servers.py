@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,17 +16,14 @@ if TYPE_CHECKING:
 @contextmanager
 def hanging(*servers: Server) -> Iterator[None]:
     """Stop servers and all their processes for the block."""
-    stopped = []
-    for server in servers:
-        parent = psutil.Process(server.pid)
-        # The parent first, so that it starts no new child meanwhile.
-        parent.suspend()
-        stopped.append(parent)
-        for child in parent.children(recursive=True):
-            child.suspend()
-            stopped.append(child)
-    try:
+    with ExitStack() as resumed:
+        for server in servers:
+            parent = psutil.Process(server.pid)
+            # The parent first, and it goes on last: meanwhile it starts no new child,
+            # and one that ends can still be signalled, as nobody waits for it.
+            parent.suspend()
+            resumed.callback(parent.resume)
+            for child in parent.children(recursive=True):
+                child.suspend()
+                resumed.callback(child.resume)
         yield
-    finally:
-        for process in reversed(stopped):
-            process.resume()
