@@ -48,7 +48,7 @@ _TEXTED = sa.text("""
 INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, tries, number, text, fingerprint, counted_at,
                         claimed_at, provider_id, finished_at)
 SELECT n.id, 1, 'sms', 'sent', 'not_delivered', n.created_at, 1, p.number, 'Order ' || (n.params ->> 'order'),
-       uuid_send(n.id), n.created_at, n.created_at, 'SM' || replace(n.id::text, '-', ''), n.finished_at
+       uuid_send(n.id), n.created_at, n.created_at, 'SM' || md5(n.id::text), n.finished_at
 FROM notifications n JOIN phones p ON p.user_id = n.user_id WHERE n.batch_id = :batch
 """)
 

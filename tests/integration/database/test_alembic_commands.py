@@ -81,7 +81,7 @@ def test_whatever_differs_in_a_database_is_an_operation(alembic: Alembic, databa
         "ALTER TABLE deliveries ALTER COLUMN tries DROP DEFAULT": "('modify_default', None, 'deliveries', 'tries'",
         "ALTER TABLE blasts ALTER COLUMN state DROP NOT NULL": "('modify_nullable', None, 'blasts', 'state'",
         "COMMENT ON COLUMN blasts.reason IS 'The name.'": "('modify_comment', None, 'blasts', 'reason'",
-        "DROP INDEX notifications_of_person_idx": "('add_index', Index('notifications_of_person_idx'",
+        "DROP INDEX notifications_person_by_time_idx": "('add_index', Index('notifications_person_by_time_idx'",
         "CREATE TABLE another (id integer)": "('remove_table', Table('another'",
     }
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from knocktwice_worker.brake.pumping import Crowding, History, Numbers, Outcomes
 from knocktwice_worker.brake.text_counts import HISTORY, TAKEN, WIDTH
+from knocktwice_worker.database import by_time
 from knocktwice_worker.database.test_rows import real_message
 
 if TYPE_CHECKING:
@@ -96,13 +97,14 @@ WITH m AS (
   ) d
 ), fresh AS (
   SELECT m.number FROM m
-  CROSS JOIN LATERAL (
-    SELECT EXISTS (
-      SELECT FROM deliveries o
-      WHERE o.number = m.number AND o.counted_at < :after AND {real_message("o")}
-    ) AS texted
-  ) before
-  WHERE NOT before.texted
+  LEFT JOIN LATERAL (
+    SELECT true AS texted
+    FROM deliveries o
+    WHERE o.number = m.number AND o.counted_at < :after AND {by_time.day("o.counted_at")} = ANY(:days)
+      AND {real_message("o")}
+    LIMIT 1
+  ) before ON true
+  WHERE before.texted IS NULL
 )
 SELECT
   count(*) AS numbers,
@@ -110,7 +112,14 @@ SELECT
 FROM fresh
 """)
 
-_BEFORE = text("SELECT knocktwice_now() - :window AS after, knocktwice_now() AS until")
+_BEFORE = text(f"""
+SELECT
+  span.after,
+  span.until,
+  ARRAY(SELECT first + i FROM generate_series(0, {by_time.day("span.after")} - first) i) AS days
+FROM (SELECT knocktwice_now() - :window AS after, knocktwice_now() AS until) span
+CROSS JOIN (SELECT min({by_time.day("counted_at")}) AS first FROM deliveries WHERE counted_at IS NOT NULL) counted
+""")
 
 
 def histories(
@@ -145,7 +154,7 @@ def crowding_of(conn: Connection, numbers: Numbers, window: timedelta, *, most: 
     scope = {"prefix": numbers.prefix, "template": numbers.template, "project": numbers.project}
     scope["beyond"] = _beyond(numbers.prefix)
     span = conn.execute(_BEFORE, {"window": window}).one()
-    row = conn.execute(_CROWDING, scope | {"after": span.after, "until": span.until, "most": most}).one()
+    row = conn.execute(_CROWDING, scope | {**span._mapping, "most": most}).one()
     return Crowding(row.numbers, row.hundreds)
 
 

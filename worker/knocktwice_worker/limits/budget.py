@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category
+from knocktwice_worker.database import by_time
 from knocktwice_worker.database.test_rows import real_message
 
 if TYPE_CHECKING:
@@ -140,12 +141,13 @@ class Purse:
         return Spent(sum(self._spent.values()), self._spent[category])
 
 
+_COUNTED = by_time.since("d.counted_at", "CAST(:start AS timestamptz)")
 #: The SMS that were counted since ``:start``, of one project or of all, with their batches ``b``. Tests cost nothing.
 _TODAY = f"""
 FROM deliveries d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
-WHERE d.parts IS NOT NULL AND d.counted_at >= :start AND {real_message("d")}
+WHERE d.parts IS NOT NULL AND {_COUNTED} AND {real_message("d")}
   AND (CAST(:project AS text) IS NULL OR n.project = :project)
 """
 
@@ -184,7 +186,7 @@ def today(conn: Connection, start: datetime, project: str | None = None) -> Toda
 # A message with a provider's id was accepted and is paid for, whatever its state is, so it is left out.
 _NOT_SENT = text(f"""
 SELECT {COUNTED_ID} AS id FROM deliveries d
-WHERE d.parts IS NOT NULL AND d.counted_at >= :start AND d.state IN ('skipped', 'cancelled', 'failed')
+WHERE d.parts IS NOT NULL AND {_COUNTED} AND d.state IN ('skipped', 'cancelled', 'failed')
   AND d.provider_id IS NULL
 """)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.records import record
 from knocktwice_shared.test_side import MARK
+from knocktwice_worker.database import by_time
 from knocktwice_worker.database.bulk import numbered_rows, rows
 from knocktwice_worker.database.test_rows import real_message
 from knocktwice_worker.lifecycle import Refusal
@@ -63,7 +65,7 @@ CROSS JOIN LATERAL (
       d.state = 'reserved' AS waits,
       d.counted_at
     FROM deliveries d
-    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start
+    WHERE d.number = a.number AND d.channel = a.channel AND {by_time.since("d.counted_at", "CAST(:start AS timestamptz)")}
       AND d.state IN ('reserved', 'sending', 'sent', 'unknown') AND {_OF_LEVEL}
     ORDER BY 2, 3, 1 LIMIT a.per_day
   ) t
@@ -76,6 +78,7 @@ LEFT JOIN LATERAL (
   FROM deliveries d
   WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint
     AND d.counted_at > CAST(:now AS timestamptz) - a.hold
+    AND {by_time.since("d.counted_at", "CAST(:held AS timestamptz)")}
     AND d.state IN ('reserved', 'sending', 'sent', 'unknown') AND {_OF_LEVEL}
   ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
 ) holder ON true
@@ -122,6 +125,7 @@ def known_rows(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datet
             "per_day": [limits.level(of).per_day or 1_000 for _, of in asked],
             "hold": [limits.level(of).same_content for _, of in asked],
             "start": start,
+            "held": now - max((limits.level(of).same_content for _, of in asked), default=timedelta()),
             "now": now,
         },
     )
@@ -144,7 +148,8 @@ SELECT
   d.step,
   n.project
 FROM (SELECT DISTINCT a.number, a.channel FROM {rows("a", number="text", channel="text")}) a
-JOIN deliveries d ON d.number = a.number AND d.channel = a.channel AND d.counted_at >= :since
+JOIN deliveries d ON d.number = a.number AND d.channel = a.channel
+  AND {by_time.since("d.counted_at", "CAST(:since AS timestamptz)")}
 JOIN notifications n ON n.id = d.notification_id
 WHERE d.state IN ('skipped', 'cancelled', 'failed') AND d.provider_id IS NULL AND d.fingerprint IS NOT NULL
 """)

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.names import BATCH_LIMIT, key_name, scoped
+from knocktwice_worker.database import by_time
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import removal
 from knocktwice_worker.webhooks import events
@@ -64,7 +65,7 @@ def first_id_after(at: datetime) -> UUID:
 
 
 # A UUIDv7 says when it was made, and the primary key finds it by that; of any other id the row says when.
-PAGE = text("""
+PAGE = text(f"""
 SELECT
   n.id,
   n.key,
@@ -79,7 +80,8 @@ WHERE coalesce(n.user_id, n.phone) = ANY(:people)
     ELSE n.created_at <= :until
   END
   AND n.id > CAST(:after AS uuid)
-ORDER BY n.id
+  AND {by_time.span("n.id")} >= {by_time.span("CAST(:after AS uuid)")}
+ORDER BY {by_time.span("n.id")}, n.id
 LIMIT :limit
 """)
 

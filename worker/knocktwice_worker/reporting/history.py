@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.test_side import is_test, real_side
+from knocktwice_worker.database import by_time
 from knocktwice_worker.database.test_rows import real_message
 from knocktwice_worker.reporting.provider_status import given_up, last_report, status, taken_by
 
@@ -173,14 +174,16 @@ ORDER BY m.id DESC
 """
 _SPAN = "n.id >= CAST(:since AS uuid) AND n.id < CAST(:before AS uuid) {indexed}"
 _NEWEST = f"FROM notifications n WHERE {_SPAN} ORDER BY n.id DESC"
-# Person by person along the index over users and numbers. Asked for all at once PostgreSQL may read the whole history
-# backwards, for people of whom there is nothing.
+_SINCE, _BEFORE = by_time.span("CAST(:since AS uuid)"), by_time.span("CAST(:before AS uuid)")
+# Person by person along the index over times, users and numbers. Asked for all at once PostgreSQL may read the whole
+# history backwards, for people of whom there is nothing.
 _OF_PEOPLE = f"""
 FROM unnest(CAST(:people AS text[])) AS own(person)
 CROSS JOIN LATERAL (
   SELECT * FROM notifications n
   WHERE {_SPAN} AND coalesce(n.user_id, n.phone) = own.person
-  ORDER BY n.id DESC
+    AND {by_time.span("n.id")} BETWEEN {_SINCE} AND {_BEFORE}
+  ORDER BY {by_time.span("n.id")} DESC, n.id DESC
   LIMIT :scan
 ) n
 ORDER BY n.id DESC

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from knocktwice_worker.database import by_time
 from knocktwice_worker.database.schema.conventions import index_by_time, metadata, moment, one_of
 from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState, ProviderState
 
@@ -107,9 +108,11 @@ notifications = Table(
     # serves: a project's history; empty without projects
     Index("notifications_project_idx", "project", "id", postgresql_where=text("project IS NOT NULL")),
     # serves: erasing a person, by user or by a number given inline; a notification has one of them at most. With the
-    # id, so that a page of the history of somebody with very many ends after its own rows
+    # time first, so that new entries lie together, and with the id, so that a page of the history of somebody with very
+    # many ends after its own rows
     Index(
-        "notifications_of_person_idx",
+        "notifications_person_by_time_idx",
+        text(by_time.span("id")),
         text("coalesce(user_id, phone)"),
         "id",
         postgresql_where=text("coalesce(user_id, phone) IS NOT NULL"),
@@ -233,11 +236,14 @@ deliveries = Table(
     CheckConstraint("(wake_at IS NULL) = (finished_at IS NOT NULL)", name="finished"),
     # serves: the dispatcher
     Index("deliveries_wake_at_idx", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
-    # serves: counting a number's SMS when Redis cannot say
-    Index("deliveries_number_idx", "number", "counted_at", postgresql_where=text("number IS NOT NULL")),
-    # serves: telling Redis what is spent of the day's budget; small, and nearly free to keep
+    # serves: counting a number's SMS, and what is spent of the day's budget, when Redis cannot say; finding what a reply
+    # answers. With the day first, so that new entries lie together
     Index(
-        "deliveries_counted_at_idx", "counted_at", postgresql_using="brin", postgresql_where=text("parts IS NOT NULL")
+        "deliveries_number_by_day_idx",
+        text(f"({by_time.day('counted_at')})"),
+        "number",
+        "counted_at",
+        postgresql_where=text("counted_at IS NOT NULL"),
     ),
     # serves: finding the delivery a provider talks about; one message is one delivery
     Index(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.records import record
+from knocktwice_worker.database import by_time
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.notifications.store.receipts import Event, insert_events
@@ -79,7 +80,7 @@ CROSS JOIN LATERAL (
     d.steps_left
   FROM deliveries d
   WHERE d.number = r.number
-    AND d.counted_at > knocktwice_now() - CAST(:within AS interval)
+    AND {by_time.since("d.counted_at", "(knocktwice_now() - CAST(:within AS interval))")}
     AND d.channel = r.channel
     AND d.provider <> '{STAND_IN}'
     AND d.state IN ('sending', 'sent', 'unknown')
