@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker.brake import brakes, guard
+from knocktwice_worker.brake import brakes, guard, text_ranges
+from knocktwice_worker.brake.pumping import Crowding, Numbers
 from knocktwice_worker.config import PumpingMode
 from knocktwice_worker.lifecycle import BrakeState, TextTrouble
 from knocktwice_worker.notifications import store
@@ -203,6 +204,18 @@ def test_of_a_range_with_very_many_it_is_asked_once_a_minute_how_close_its_numbe
     texts.clock.set(hour + 70 * SECOND)
     (brake,) = texts.look(timedelta())
     assert brake.why.startswith("1000 new numbers side by side got template code to +9929000…")
+
+
+def test_a_number_that_was_texted_on_any_day_before_is_not_new(build: Callable[..., Texts]) -> None:
+    texts = build(PumpingMode.MONITOR)
+    for block in range(4):
+        texts.text(texts.ask([f"+4366017{block}{n:02}" for n in range(20)]))
+        texts.clock.advance(timedelta(days=1))
+    texts.text(texts.ask([f"+4366017{block}{n:02}" for block in range(5) for n in range(20)]))
+    texts.clock.advance(MINUTE)
+    with texts.here.engine.connect() as conn:
+        found = text_ranges.crowding_of(conn, Numbers("+436601", "code", ""), 10 * MINUTE, most=1_000)
+    assert found == Crowding(20, 1)
 
 
 def test_old_counts_are_merged_to_hours_and_say_the_same(build: Callable[..., Texts]) -> None:

@@ -99,6 +99,19 @@ def test_a_reply_ends_the_plan_that_waits_for_an_answer(working: Services, sandb
     assert len(sandbox.texts(NUMBER)) == 1
 
 
+@pytest.mark.parametrize(("hours", "about"), [(1, True), (25, True), (49, True), (71, True), (73, False)])
+def test_a_reply_is_about_the_newest_message_of_the_last_three_days(
+    working: Services, clock: Clock, hours: int, about: bool
+) -> None:
+    id_ = _send(working, ("not_delivered", 60))
+    _due(working, clock, id_)
+    clock.advance(timedelta(hours=hours))
+    _write(working)
+    with working.engine.connect() as conn:
+        answers = conn.scalar(sa.text("SELECT answers FROM inbound_texts"))
+    assert answers == (id_ if about else None)
+
+
 def test_a_reply_counts_from_the_moment_at_which_it_was_kept(working: Services, sandbox: Sandbox, clock: Clock) -> None:
     decided = _send(working, ("not_delivered", 60), ("not_answered", 60))
     _due(working, clock, decided)

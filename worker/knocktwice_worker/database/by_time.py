@@ -16,10 +16,15 @@ def day(moment: str) -> str:
 
 def since(column: str, start: str) -> str:
     """Return the condition that a time of the past is not before ``start``, as the index that has its day first reads it."""
+    return f"{column} >= {start} AND {on_days_since(column, start)}"
+
+
+def on_days_since(column: str, start: str) -> str:
+    """Return the condition that a time of the past is on the day of ``start`` or later."""
     first, today = day(start), day("knocktwice_now()")
     # Tomorrow, too: whoever wrote the time may have gone by a clock that is a little ahead.
     days = f"ARRAY(SELECT {first} + i FROM generate_series(0, {today} + 1 - {first}) i)"
-    return f"{column} >= {start} AND {day(column)} = ANY({days})"
+    return f"{day(column)} = ANY({days})"
 
 
 def span(id_: str) -> str:

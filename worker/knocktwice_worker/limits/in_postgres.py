@@ -78,7 +78,7 @@ LEFT JOIN LATERAL (
   FROM deliveries d
   WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint
     AND d.counted_at > CAST(:now AS timestamptz) - a.hold
-    AND {by_time.since("d.counted_at", "CAST(:held AS timestamptz)")}
+    AND {by_time.on_days_since("d.counted_at", "CAST(:held AS timestamptz)")}
     AND d.state IN ('reserved', 'sending', 'sent', 'unknown') AND {_OF_LEVEL}
   ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
 ) holder ON true
