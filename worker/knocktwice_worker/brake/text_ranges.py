@@ -112,6 +112,7 @@ SELECT
 FROM fresh
 """)
 
+# The days are all on which something was sent: the index that has a number's messages begins with the day.
 _BEFORE = text(f"""
 SELECT
   span.after,
