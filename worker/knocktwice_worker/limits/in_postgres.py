@@ -43,6 +43,8 @@ _OF_LEVEL = f"""a.test <> ({real_message("d")}) AND (
         WHERE n.id = d.notification_id AND n.project = a.project || CASE WHEN a.test THEN '{MARK}' ELSE '' END)
     )"""
 
+_TODAY = by_time.since("d.counted_at", "CAST(:start AS timestamptz)")
+
 # One query for the whole batch. For each message an index finds the rows of its number.
 _KNOWN = text(f"""
 SELECT
@@ -65,7 +67,7 @@ CROSS JOIN LATERAL (
       d.state = 'reserved' AS waits,
       d.counted_at
     FROM deliveries d
-    WHERE d.number = a.number AND d.channel = a.channel AND {by_time.since("d.counted_at", "CAST(:start AS timestamptz)")}
+    WHERE d.number = a.number AND d.channel = a.channel AND {_TODAY}
       AND d.state IN ('reserved', 'sending', 'sent', 'unknown') AND {_OF_LEVEL}
     ORDER BY 2, 3, 1 LIMIT a.per_day
   ) t
