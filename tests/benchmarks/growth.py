@@ -43,8 +43,8 @@ def measure(here: Installation, figures: Figures) -> None:
             )
     costs = {url: median(_cost(r) for r in runs) for url, runs in results.items()}
     ratio = costs[full] / costs[empty]
-    figures.add("no old notifications", f"{costs[empty]:,.0f} µs", results[empty][-1].spent.shares(COUNT))
-    figures.add(f"{OLD:,} old ones", f"{costs[full]:,.0f} µs", f"{results[full][-1].spent.shares(COUNT)}; {filled}")
+    figures.add("no old notifications", f"{costs[empty]:,.0f} µs", _shares(results[empty][-1]))
+    figures.add(f"{OLD:,} old ones", f"{costs[full]:,.0f} µs", f"{_shares(results[full][-1])}; {filled}")
     figures.add("CPU of all, against empty", f"{ratio:.2f} times", "target: 1.10 times at most", ratio=ratio)
 
 
@@ -57,6 +57,10 @@ def _fill_pages_to(engine: sa.Engine, percent: int | None) -> None:
 
 def _cost(result: Result) -> float:
     return sum(result.spent.cpu_us(role, result.count) for role in ("workers", "postgres", "valkey"))
+
+
+def _shares(result: Result) -> str:
+    return f"{result.spent.shares(COUNT)}; {result.written.wal_bytes / COUNT:,.0f} bytes of WAL"
 
 
 def _size(database_url: str) -> int:
