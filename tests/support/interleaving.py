@@ -107,11 +107,16 @@ class Interleaver:
     Args:
         engines: every engine that the operations use.
         watch: of the same database, for looking at who waits for whom.
+        look_up: what a process looks up anew now and then, by one thread for all. It is done before each meeting; in one
+            it would be a halted thread, for which the other waits where PostgreSQL does not see it.
     """
 
-    def __init__(self, engines: Sequence[sa.Engine], watch: sa.Engine) -> None:
+    def __init__(
+        self, engines: Sequence[sa.Engine], watch: sa.Engine, look_up: Callable[[], object] = lambda: None
+    ) -> None:
         self._engines = engines
         self._watch = watch
+        self._look_up = look_up
         self._local = threading.local()
 
     def __enter__(self) -> Interleaver:
@@ -130,6 +135,7 @@ class Interleaver:
 
         What a deadlock ended is repeated. Any other error of an operation is raised.
         """
+        self._look_up()
         one, other = _Run(first, halt_at=at), _Run(second)
         one.start(self._local)
         if not one.moved.wait(_PATIENCE_S):

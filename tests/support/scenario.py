@@ -94,9 +94,13 @@ class Scenario:
     def meetings(self) -> Iterator[Interleaver]:
         """Let operations of this installation meet."""
         watch = sa.create_engine(self.here.settings.database_url or "")
-        with Interleaver([self.here.engine, self.here.senders], watch) as between:
+        with Interleaver([self.here.engine, self.here.senders], watch, self._look_up_erased) as between:
             yield between
         watch.dispose()
+
+    def _look_up_erased(self) -> None:
+        self.here.erased._next_look = 0.0
+        self.here.erased.recall(())
 
     def notification(
         self,
@@ -108,10 +112,6 @@ class Scenario:
         **fields: Any,
     ) -> OneNotification:
         """Make a notification to a person of its own; nothing has heard of it yet."""
-        # Who was erased is looked up anew every few seconds, by one thread for all. In a meeting that would be a halted
-        # one, for which the other waits where PostgreSQL does not see it.
-        self.here.erased._next_look = 0.0
-        self.here.erased.recall(())
         n = next(_numbers)
         number, registration, name = number or f"+1650{2_000_000 + n}", f"silent-{n}", f"user-{n}" if user else None
         who: dict[str, Any] = {"registrations": [registration], "phone": number}
