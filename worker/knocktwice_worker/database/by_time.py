@@ -21,9 +21,10 @@ def since(column: str, start: str) -> str:
 
 def on_days_since(column: str, start: str) -> str:
     """Return the condition that a time of the past is on the day of ``start`` or later."""
-    first, today = day(start), day("knocktwice_now()")
-    # Tomorrow, too: whoever wrote the time may have gone by a clock that is a little ahead.
-    days = f"ARRAY(SELECT {first} + i FROM generate_series(0, {today} + 1 - {first}) i)"
+    # Until tomorrow, or the day after the first one if that is later: whoever wrote the time, or says the start, may go by
+    # a clock that is ahead of the database's.
+    first, last = day(start), f"greatest({day('knocktwice_now()')}, {day(start)}) + 1"
+    days = f"ARRAY(SELECT {first} + i FROM generate_series(0, {last} - {first}) i)"
     return f"{day(column)} = ANY({days})"
 
 
