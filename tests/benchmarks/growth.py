@@ -74,8 +74,8 @@ def _fill(database_url: str) -> None:
     with engine.begin() as conn:
         # Old notifications have been counted long ago.
         change_feed.join(conn, rollups.FOLLOWER, datetime.now(UTC))
-    # In production a row grows on its page while it is worked on. Made as they end, and to the degree to which pages take
-    # new rows, the old rows would leave room for one new row on each page.
+    # In production a row grows on its page while it is worked on. Old rows that are made as they end would leave room
+    # for one new row on each page, and new rows would go there: their pages are filled further.
     _fill_pages_to(engine, 60)
     for days in range(OLD // AT_ONCE, 0, -1):
         past(engine, AT_ONCE, timedelta(days=days))

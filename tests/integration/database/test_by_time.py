@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 _STARTS = """
 FROM (
-  SELECT h AS ahead, knocktwice_now() + h * interval '1 hour' AS start, knocktwice_now() + h * interval '1 hour' + p AS at
-  FROM generate_series(-80, 100) h
-  CROSS JOIN unnest(CAST(:passed AS interval[])) p
+  SELECT start, start + passed AS at
+  FROM generate_series(knocktwice_now() - interval '80 hours', knocktwice_now() + interval '100 hours', '1 hour') start
+  CROSS JOIN unnest(CAST(:passed AS interval[])) passed
 ) x
 """
 

@@ -265,10 +265,8 @@ def test_the_pumping_guard_asks_number_by_number_whether_it_was_texted_before(ar
     told = archive.plans(lambda conn: text_ranges.crowding_of(conn, Numbers("+43660", "", ""), MINUTE, most=1_000))
     # As a join it may be planned for the single number that the planner expects, and read all messages for each of
     # many.
-    assert re.search(
-        r"Limit .*\n +->  Index Scan using deliveries_number_by_day_idx on deliveries o .*\n +Index Cond: .* AND \(number = ",
-        told,
-    ), told
+    one = r"Limit .*\n +->  Index Scan using deliveries_number_by_day_idx on deliveries o .*\n"
+    assert re.search(one + r" +Index Cond: .* AND \(number = ", told), told
 
 
 def test_the_brake_finds_refused_pushes_without_what_else_waits(archive: Archive) -> None:

@@ -1,4 +1,4 @@
-"""Ranges of numbers to which many single messages went, and what is known of each: read from the counts, for the judge."""
+"""Ranges of numbers to which many single messages went, and what the counts say of each, for the judge."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ GROUP BY 1, 2
 """)
 
 # Many numbers side by side that were never texted before are a sign of pumping: people of an address book hardly have
-# them. Earlier messages are looked for number by number. As a join the planner, which expects a single number, would read
-# all earlier messages for each of a thousand.
+# them. Earlier messages are looked for number by number, each with a LIMIT. Without it the planner, which expects a
+# single number, would make a join of it, and read all earlier messages for each of a thousand.
 _CROWDING = text(f"""
 WITH m AS (
   SELECT DISTINCT d.number FROM (
@@ -166,7 +166,7 @@ def _beyond(prefix: str) -> str:
     return f"+{int(digits) + 1}" if digits.strip("9") else "+a"
 
 
-# What a brake holds counts by when it was due, which is when it was asked for.
+# A held message counts at the time at which it was due: that is when it was asked for, however long it is held.
 _LATELY = text(f"""
 SELECT
   (SELECT coalesce(sum(messages), 0) FROM text_counts c
